@@ -1,0 +1,65 @@
+"""``python -m jaxalex.evaluate``: repeats the test figure of a run, or gives that of any weights file."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from jaxalex import cli
+from jaxalex import config as config_lib
+from jaxalex.errors import UsageError
+
+_EPILOG = """\
+examples:
+  python -m jaxalex.evaluate runs/NAME
+  python -m jaxalex.evaluate runs/NAME --checkpoint best
+  python -m jaxalex.evaluate weights.safetensors --data-dir DIR"""
+
+
+def add_network_flags(parser: cli.Parser) -> None:
+    """The flags that say what a weights file holds, where it does not say so itself."""
+    parser.add_argument("network", metavar="RUN_OR_WEIGHTS", help="a run folder or a .safetensors file")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="last", help="of a run folder (default last)")
+    parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
+    group = parser.add_argument_group("for a weights file that does not say what it holds")
+    group.add_argument("--model", choices=config_lib.MODELS, help="the network")
+    group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
+    group.add_argument("--normalize", choices=config_lib.NORMALIZATIONS, help="as in training")
+    group.add_argument("--dataset", choices=config_lib.DATASETS[1:], help="default: what it was trained on")
+    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies")
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser("python -m jaxalex.evaluate", "Prints loss and accuracy on the whole test set.", _EPILOG)
+    add_network_flags(parser)
+    parser.add_argument("--limit-eval", type=int, metavar="N", help="first N of the test set (default: as in training)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see ``--help``. Returns the exit code."""
+
+    def command() -> None:
+        flags = _parser().parse(argv)
+        if flags.limit_eval is not None and flags.limit_eval < 1:
+            raise UsageError(f"--limit-eval must be at least 1, not {flags.limit_eval}")
+        from jaxalex import data, pretrained, report
+        from jaxalex.epochs import evaluate, place
+
+        path = pathlib.Path(flags.network)
+        loaded = pretrained.load(path, flags.device, vars(flags), flags.checkpoint)
+        config, description = loaded.config, loaded.description
+        limit = flags.limit_eval or (config.limit_eval if config else None)
+        data_dir = flags.data_dir or (config.data_dir if config else None)
+        splits = data.load(flags.dataset or description.dataset, data_dir, 0, limit_eval=limit)
+        if splits.num_classes != description.num_classes:
+            raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
+        result = evaluate(loaded.state, place(splits.test, loaded.device))
+        print(report.test_line(result.loss, result.accuracy))
+
+    return cli.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

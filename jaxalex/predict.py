@@ -1,0 +1,96 @@
+"""``python -m jaxalex.predict``: the most likely classes of picture files."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jaxalex import cli
+from jaxalex.errors import UsageError
+from jaxalex.evaluate import add_network_flags
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_EPILOG = """\
+examples:
+  python -m jaxalex.predict runs/NAME cat.jpg dog.png
+  python -m jaxalex.predict weights.safetensors --top 3 cat.jpg"""
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "python -m jaxalex.predict",
+        "Prints the most likely classes of pictures. A picture is cropped to its central square and scaled to the\n"
+        "size that the network was trained on.",
+        _EPILOG,
+    )
+    add_network_flags(parser)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files of any kind that Pillow reads")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default 5)")
+    return parser
+
+
+def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+    """A picture file as the network takes it: its central square, scaled.
+
+    Args:
+      path: of any kind that Pillow reads.
+      size: height and width of the result in pixels.
+      channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+      uint8 ``[size, size, channels]``.
+
+    Raises:
+      UsageError: naming the file, if it is no readable picture.
+    """
+    import warnings
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+                fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
+    # Pillow's readers raise what their formats happen to: ValueError, SyntaxError, struct.error …
+    except Exception as error:
+        raise UsageError(f"{path}: not a readable picture ({error})") from error
+    return np.asarray(fitted).reshape(size, size, channels)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see ``--help``. Returns the exit code."""
+
+    def command() -> None:
+        flags = _parser().parse(argv)
+        if flags.top < 1:
+            raise UsageError(f"--top must be at least 1, not {flags.top}")
+        import jax
+        import numpy as np
+
+        from jaxalex import pretrained, steps
+
+        loaded = pretrained.load(pathlib.Path(flags.network), flags.device, vars(flags), flags.checkpoint)
+        d = loaded.description
+        names = [pathlib.Path(name) for name in flags.images]
+        pictures = np.stack([read_picture(name, d.image_size, d.input_channels) for name in names])
+        data = {"image": pictures, "label": np.zeros(len(pictures), np.int32)}
+        _, logits = steps.eval_step(loaded.state, data, np.arange(len(pictures), dtype=np.int32))
+        for name, row in zip(names, np.asarray(jax.nn.softmax(logits)), strict=True):
+            print(f"{name}:")
+            for label in np.argsort(-row, kind="stable")[: flags.top]:
+                print(f"  {100 * row[label]:6.2f}%  {d.class_names[label]}")
+
+    return cli.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Training and evaluation steps: pure functions of the state, jitted once.
+
+A batch is a dict of ``image`` (uint8 ``[batch, height, width, channel]``), ``label`` (int32 ``[batch]``) and
+``mask`` (float32 ``[batch]``, 1 for a sample and 0 for padding). Metrics are sums over the samples that count:
+``loss``, ``correct`` and ``count``, float32 scalars, so that no mean is ever taken of means.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxalex.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """``(image / 255 - mean) / std`` by channel: uint8 ``[…, channel]`` to float32 of the same shape."""
+    scale, shift = jnp.broadcast_arrays(1 / std, mean)
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    return (images.astype(jnp.float32) / 255 - shift.reshape(shape)) * scale.reshape(shape)
+
+
+def summed_metrics(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Metrics:
+    """Cross-entropy and correct predictions, summed over the samples that count.
+
+    Args:
+      logits: ``[batch, classes]``, not probabilities.
+      label: int32 ``[batch]``.
+      mask: ``[batch]``, 1 or 0.
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    correct = jnp.argmax(logits, axis=-1) == label
+    return {"loss": jnp.sum(loss * mask), "correct": jnp.sum(correct * mask), "count": jnp.sum(mask)}
+
+
+def _train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    images = normalize(batch["image"], state.mean, state.std)
+    dropout_key = jax.random.fold_in(key, state.step)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+        logits = state.apply_fn({"params": params}, images, train=True, rngs={"dropout": dropout_key})
+        metrics = summed_metrics(logits, batch["label"], batch["mask"])
+        return metrics["loss"] / metrics["count"], metrics
+
+    grads, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
+    return state.apply_gradients(grads=grads), metrics
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    """One step of training on one batch; the loss that is minimised is the mean over the batch's samples.
+
+    Args:
+      state: given up to the result (donated).
+      batch: at least one sample must count.
+      key: the run's dropout key, the same for every step: the step number is folded in here.
+
+    Returns:
+      the next state, and the metrics of this batch before the update.
+    """
+    return _train_step(state, batch, key)
+
+
+def gather(data: Batch, indices: jax.Array) -> Batch:
+    """The batch at ``indices`` (int32 ``[batch]``, -1 for padding) of ``data`` (``image`` and ``label``)."""
+    clipped = jnp.maximum(indices, 0)
+    mask = (indices >= 0).astype(jnp.float32)
+    return {"image": data["image"][clipped], "label": data["label"][clipped], "mask": mask}
+
+
+@functools.partial(jax.jit, donate_argnames="state")
+def train_epoch(state: TrainState, data: Batch, indices: jax.Array, key: jax.Array) -> tuple[TrainState, Metrics]:
+    """As many training steps in one dispatch as ``indices`` has rows.
+
+    Args:
+      state: given up to the result (donated).
+      data: the whole training set on the device: ``image`` and ``label``.
+      indices: int32 ``[steps, batch]``: which samples each step sees, -1 for padding.
+      key: as in `train_step`.
+
+    Returns:
+      the state after the last step, and the metrics summed over all steps.
+    """
+    if indices.shape[0] == 1:  # without a loop around it XLA schedules the step better
+        return _train_step(state, gather(data, indices[0]), key)
+
+    def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:
+        return _train_step(state, gather(data, row), key)
+
+    state, metrics = jax.lax.scan(body, state, indices)
+    return state, jax.tree.map(jnp.sum, metrics)
+
+
+@jax.jit
+def eval_step(state: TrainState, data: Batch, indices: jax.Array) -> tuple[Metrics, jax.Array]:
+    """Metrics and logits of the samples at ``indices`` (int32 ``[batch]``, -1 for padding), without dropout."""
+    batch = gather(data, indices)
+    logits = state.apply_fn({"params": state.params}, normalize(batch["image"], state.mean, state.std))
+    return summed_metrics(logits, batch["label"], batch["mask"]), logits

@@ -1,0 +1,122 @@
+"""``python -m jaxalex.summary``: a network's table, read off the real network."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxalex import cli
+from jaxalex import config as config_lib
+from jaxalex.errors import UsageError
+
+if TYPE_CHECKING:
+    from jaxalex.models import AlexNet
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "python -m jaxalex.summary",
+        "Prints a network's layers with output sizes, parameters and multiply-adds for one image.",
+        "example:\n  python -m jaxalex.summary --model paper --image-size 227",
+    )
+    parser.add_argument("--model", choices=config_lib.MODELS, default="cifar10", help="the network (default cifar10)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="height and width (default: the published one)")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="default: the published number")
+    parser.add_argument("--input-channels", type=int, default=3, metavar="N", help="default 3")
+    parser.add_argument("--width", type=float, default=1.0, metavar="F", help="factor on hidden channels and units")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of the table")
+    return parser
+
+
+def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 3) -> dict[str, Any]:
+    """The table of a network, from the shapes of its real parameters and intermediates (nothing is computed).
+
+    Returns:
+      ``{"model", "image_size", "layers": [{"name", "out_size", "channels", "kernel", "padding", "stride",
+      "parameters", "macs"}], "parameters", "macs"}``; ``macs`` are multiply-adds for one image.
+
+    Raises:
+      UsageError: if the images are too small, showing where the arithmetic fails.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxalex.models import Conv, Dense, Pool
+
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, input_channels), jnp.float32)
+
+    def trace(key: jax.Array, images: jax.Array) -> Any:
+        params = model.init(key, images)["params"]
+        return params, model.apply({"params": params}, images, capture=True)[1]
+
+    params, seen = jax.eval_shape(trace, jax.random.key(0), images)
+    rows = []
+    for layer in (*model.layers, Dense("fc3", model.num_classes)):
+        out = seen[layer.name].shape
+        parameters = sum(leaf.size for leaf in params.get(layer.name, {}).values())
+        kernel_size = 0 if isinstance(layer, Pool) else params[layer.name]["kernel"].size
+        rows.append(
+            {
+                "name": layer.name,
+                "out_size": None if isinstance(layer, Dense) else list(out[1:3]),
+                "channels": out[-1],
+                "kernel": None if isinstance(layer, Dense) else layer.kernel,
+                "padding": layer.padding if isinstance(layer, Conv) else 0 if isinstance(layer, Pool) else None,
+                "stride": None if isinstance(layer, Dense) else layer.stride,
+                "parameters": parameters,
+                "macs": kernel_size * math.prod(out[1:-1]),
+            }
+        )
+    totals = {key: sum(row[key] for row in rows) for key in ("parameters", "macs")}
+    return {"model": name, "image_size": image_size, "layers": rows, **totals}
+
+
+def format_table(summary: dict[str, Any]) -> str:
+    """The summary as a table for people."""
+    size = summary["image_size"]
+    lines = [
+        f"{summary['model']} at {size}x{size}",
+        f"{'layer':<6} {'out size':>9} {'channels':>9} {'kernel':>7} {'padding':>8} {'stride':>7} "
+        f"{'parameters':>12} {'multiply-adds':>15}",
+    ]
+    lines.append("-" * len(lines[1]))
+    for row in summary["layers"]:
+        out = "x".join(map(str, row["out_size"])) if row["out_size"] else ""
+        kernel, padding, stride = ("" if row[k] is None else row[k] for k in ("kernel", "padding", "stride"))
+        lines.append(
+            f"{row['name']:<6} {out:>9} {row['channels']:>9} {kernel:>7} {padding:>8} {stride:>7} "
+            f"{row['parameters']:>12,} {row['macs']:>15,}"
+        )
+    lines.append("-" * len(lines[1]))
+    lines.append(f"{'total':<6} {'':>44} {summary['parameters']:>12,} {summary['macs']:>15,}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see ``--help``. Returns the exit code."""
+
+    def command() -> None:
+        flags = _parser().parse(argv)
+        for name in ("image_size", "input_channels"):
+            value = getattr(flags, name)
+            if value is not None and not 1 <= value <= 100_000:
+                raise UsageError(f"--{name.replace('_', '-')} must be from 1 to 100000, not {value}")
+        from jaxalex import models
+
+        model = models.build(flags.model, flags.num_classes, flags.width)
+        image_size = flags.image_size or models.MODELS[flags.model].image_size
+        summary = summarize(model, flags.model, image_size, flags.input_channels)
+        if flags.json:
+            import json
+
+            print(json.dumps(summary, indent=2))
+        else:
+            print(format_table(summary))
+
+    return cli.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

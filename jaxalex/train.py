@@ -1,0 +1,117 @@
+"""``python -m jaxalex.train``: trains AlexNet and leaves everything worth looking at in a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jaxalex import cli
+from jaxalex import config as config_lib
+from jaxalex.config import TrainConfig
+
+_EPILOG = """\
+examples:
+  python -m jaxalex.train --recipe quickstart
+  python -m jaxalex.train --dataset cifar10 --num-epochs 3
+  python -m jaxalex.train --dataset cifar10 --data-dir DIR --init flax --workdir runs/flax"""
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "python -m jaxalex.train",
+        "Trains AlexNet in JAX with SGD and leaves metrics, pictures, checkpoints and weights in a run folder.\n"
+        "Without flags: the recipe 'baseline' (batch 32, 20 epochs, SGD 0.01 with momentum 0.9).",
+        _EPILOG,
+    )
+    defaults = TrainConfig()
+
+    def add(group: Any, field: str, help: str, **options: Any) -> None:
+        default = getattr(defaults, field)
+        shown = "" if default is None else f" (default {default})"
+        flag = "--" + field.replace("_", "-")
+        group.add_argument(flag, dest=field, default=argparse.SUPPRESS, help=help + shown, **options)
+
+    group = parser.add_argument_group("what to run")
+    add(group, "recipe", "named set of values; flags override it", choices=tuple(config_lib.RECIPES))
+    add(group, "model", "the network", choices=config_lib.MODELS)
+    add(group, "width", "factor on all hidden channels and units", type=float, metavar="F")
+    add(group, "init", "initialisation of the parameters", choices=config_lib.INITS)
+
+    group = parser.add_argument_group("data")
+    add(group, "dataset", "auto: cifar10 where it lies on disk, else digits", choices=config_lib.DATASETS)
+    add(
+        group,
+        "data_dir",
+        "where CIFAR-10 lies or goes (default: $JAXALEX_DATA_DIR, else tensorflow-datasets' folder)",
+        metavar="DIR",
+    )
+    add(
+        group,
+        "normalize",
+        "half: to -1..1; dataset: by the train split's statistics",
+        choices=config_lib.NORMALIZATIONS,
+    )
+    add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
+    add(group, "limit_eval", "evaluate and test on the first N each", type=int, metavar="N")
+
+    group = parser.add_argument_group("training")
+    add(group, "batch_size", "samples a step", type=int, metavar="N")
+    add(group, "num_epochs", "passes over the train split", type=int, metavar="N")
+    add(group, "learning_rate", "of SGD", type=float, metavar="F")
+    add(group, "momentum", "of SGD", type=float, metavar="F")
+    add(group, "weight_decay", "added to the gradient, as torch.optim.SGD does", type=float, metavar="F")
+    add(group, "seed", "of the split, the parameters, the order and dropout", type=int, metavar="N")
+
+    group = parser.add_argument_group("machine and output")
+    add(group, "device", "auto: a GPU where there is one", choices=config_lib.DEVICES)
+    group.add_argument(
+        "--gpu",
+        dest="device",
+        action="store_const",
+        const="gpu",
+        default=argparse.SUPPRESS,
+        help="--device gpu",
+    )
+    add(
+        group,
+        "precision",
+        "float32: full, on a GPU too; tf32: products rounded to TF32; bfloat16: float32 parameters and loss",
+        choices=config_lib.PRECISIONS,
+    )
+    group.add_argument("--workdir", metavar="DIR", help="run folder, new or empty (default: a new one under runs/)")
+    return parser
+
+
+def new_workdir(dataset: str) -> pathlib.Path:
+    """A folder name under ``runs/`` that is not taken, by time and data set."""
+    import datetime
+
+    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{dataset}"
+    for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
+        path = pathlib.Path("runs") / (stem + suffix)
+        if not path.exists():
+            break
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; see ``--help``. Returns the exit code."""
+
+    def command() -> None:
+        flags = vars(_parser().parse(argv))
+        workdir = flags.pop("workdir")
+        config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
+        from jaxalex.loop import train_and_evaluate  # heavy: only once the flags are right
+
+        path = pathlib.Path(workdir) if workdir else new_workdir(config.dataset)
+        train_and_evaluate(config, path, say=lambda line: print(line, flush=True))
+        print(f"all of it is in {path}: summary.json, curves.png, predictions.png, model.safetensors …")
+
+    return cli.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
