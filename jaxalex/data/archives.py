@@ -1,0 +1,68 @@
+"""Reads chosen files out of a ``.tar.gz``, in memory and within bounds."""
+
+from __future__ import annotations
+
+import gzip
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxalex.errors import UsageError
+
+_SLACK = 16 * 2**20  # for headers, padding and small files beside the ones that are read
+
+
+class _Bounded:
+    """Passes a decompressed stream on, up to so many bytes: a small archive can hold an endless one."""
+
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
+        self.stream = stream
+        self.left = limit
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise tarfile.ReadError("it holds far more than the published archive")
+        return data
+
+
+def read_members(archive: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """Contents of the named regular files in a gzipped tar archive. Nothing is written to disk.
+
+    Args:
+      archive: the ``.tar.gz``.
+      sizes: the name of each wanted member (``"folder/file"``) and its size in bytes.
+
+    Returns:
+      Content by name, as many as are in ``sizes``.
+
+    Raises:
+      UsageError: the archive is cut short or is no gzipped tar, a member is missing or of another size.
+    """
+    contents: dict[str, bytes] = {}
+    try:
+        with (
+            gzip.open(archive) as stream,
+            tarfile.open(fileobj=_Bounded(stream, sum(sizes.values()) + _SLACK), mode="r|") as tar,  # type: ignore[call-overload]
+        ):
+            for member in tar:
+                name = posixpath.normpath(member.name)
+                if name not in sizes or not member.isreg():
+                    continue
+                if member.size != sizes[name]:
+                    raise UsageError(
+                        f"{name} in {archive} is damaged: {member.size:,} bytes, expected {sizes[name]:,}; "
+                        "replace the archive with a fresh copy"
+                    )
+                content = tar.extractfile(member)
+                assert content is not None  # a regular file has content
+                contents[name] = content.read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise UsageError(f"{archive} is damaged or cannot be read ({error}); replace it with a fresh copy") from error
+    missing = ", ".join(sorted(sizes.keys() - contents.keys()))
+    if missing:
+        raise UsageError(f"{archive} does not hold {missing}; replace it with a fresh copy")
+    return contents

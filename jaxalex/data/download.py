@@ -1,0 +1,157 @@
+"""Fetches one file over HTTPS: resumed where it was cut, checked before it appears under its name."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from jaxalex.errors import RunError, UsageError
+
+_CHUNK = 1 << 16
+
+
+class _NetworkError(Exception):
+    """The network's part of what can fail, kept apart from the disk's: both are OSError in Python."""
+
+
+def download(url: str, destination: Path, *, size: int, md5: str, timeout: float = 10.0) -> Path:
+    """Fetches ``url`` to ``destination``, with a progress bar on stderr.
+
+    The bytes go to ``destination`` + ``.part`` and get their name only after their MD5 is right. A later call
+    goes on from a ``.part`` that was left behind; a file that is there and right is not fetched again. A
+    connection that breaks is opened again as long as the last one brought new bytes; then the call fails.
+
+    Args:
+      url: ``https:``, or ``http:`` on this machine itself.
+      destination: a file name; its folder is made.
+      size: of the file, in bytes.
+      md5: of the file, in hexadecimal.
+      timeout: seconds without an answer or a byte after which the connection counts as broken.
+
+    Returns:
+      ``destination``.
+
+    Raises:
+      UsageError: no connection, another file than expected, a folder that can't be written.
+      RunError: the disk failed or filled up meanwhile.
+    """
+    from tqdm import tqdm
+
+    _check_url(url)
+    part = destination.with_name(destination.name + ".part")
+    try:
+        if destination.is_file() and _md5(destination) == md5:
+            return destination
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(total=size, desc=destination.name, unit="B", unit_scale=True, mininterval=0.5)
+        try:
+            with bar, part.open("ab") as file:
+                _fetch(url, file, size, timeout, bar)
+        finally:
+            if part.is_file() and part.stat().st_size == 0:
+                part.unlink()
+        found = _md5(part)
+        if found != md5:
+            part.unlink()
+            raise UsageError(f"{url} brought a wrong file (MD5 {found}, expected {md5}); it was removed")
+        part.replace(destination)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"cannot write {destination}: {error.strerror}") from error
+    except OSError as error:
+        raise RunError(f"failed to write {destination}: {error.strerror or error}") from error
+    return destination
+
+
+def _fetch(url: str, file: IO[bytes], size: int, timeout: float, bar: Any) -> None:
+    """Brings ``file`` to ``size`` bytes."""
+    if file.tell() > size:  # left behind by another file
+        _restart(file)
+    while (start := file.tell()) < size:
+        reason = "the connection ended"
+        try:
+            with _open(url, start, timeout) as response:
+                _check_length(url, response, start, size)
+                if response.status != http.client.PARTIAL_CONTENT:
+                    _restart(file)  # the server sends it from the beginning
+                for chunk in _chunks(response):
+                    if file.tell() + len(chunk) > size:
+                        _restart(file)
+                        raise UsageError(f"{url} is longer than the published {size:,} bytes")
+                    file.write(chunk)
+                    bar.update(file.tell() - bar.n)
+        except _NetworkError as error:
+            reason = str(error)
+        if file.tell() <= start:
+            raise UsageError(f"cannot download {url} ({reason}, {file.tell():,} of {size:,} bytes here)")
+
+
+def _restart(file: IO[bytes]) -> None:
+    file.seek(0)
+    file.truncate()
+
+
+def _open(url: str, start: int, timeout: float) -> http.client.HTTPResponse:
+    headers = {"User-Agent": "jaxalex"} | ({"Range": f"bytes={start}-"} if start else {})
+    handlers: list[urllib.request.BaseHandler] = [_CheckedRedirect()]
+    if urllib.parse.urlsplit(url).scheme == "http":
+        handlers.append(urllib.request.ProxyHandler({}))  # no proxy reaches this machine's own server
+    opener = urllib.request.build_opener(*handlers)
+    try:
+        return opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            return _open(url, 0, timeout)
+        raise _NetworkError(f"HTTP {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _NetworkError(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError(str(error) or type(error).__name__) from error
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read1(_CHUNK)  # read() would lose what came before a timeout
+        except (OSError, http.client.HTTPException) as error:
+            raise _NetworkError(str(error) or type(error).__name__) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _check_length(url: str, response: http.client.HTTPResponse, start: int, size: int) -> None:
+    """Refuses another file (a login page, a new version) before it is fetched."""
+    if response.status == http.client.PARTIAL_CONTENT:
+        offered, expected = response.getheader("Content-Range"), f"bytes {start}-{size - 1}/{size}"
+    else:
+        offered, expected = response.getheader("Content-Length", str(size)), str(size)
+    if offered != expected:
+        raise UsageError(f"{url} is not the published file: it offers {offered} bytes, expected {expected}")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _check_url(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and (parts.scheme, parts.hostname) not in {
+        ("http", "127.0.0.1"),
+        ("http", "localhost"),
+        ("http", "::1"),
+    }:
+        raise UsageError(f"{url} is neither https nor on this machine")
+
+
+class _CheckedRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        _check_url(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -1,0 +1,82 @@
+"""The fast layers equal the plain ones, in value and gradient, in float64, ties included."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxalex import layers
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def _close(actual: jax.Array, expected: jax.Array) -> None:
+    scale = np.abs(expected).max()
+    assert np.abs(np.asarray(actual) - np.asarray(expected)).max() <= 1e-13 * scale
+
+
+# (kernel, stride, padding) of every convolution in the two networks, and a few that none has.
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (11, 4, 2), (3, 2, 0), (1, 1, 0), (2, 3, 1)]
+)
+def test_conv2d_equals_plain(size: int, stride: int, padding: int) -> None:
+    keys = jax.random.split(jax.random.key(size), 3)
+    x = jax.random.normal(keys[0], (2, 19, 14, 3))  # 19 and 14: the windows leave a remainder
+    kernel = jax.random.normal(keys[1], (size, size, 3, 5))
+    fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, stride, padding), x, kernel)
+    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, stride, padding), x, kernel)
+    height, width = (layers.out_size(n, size, stride, padding) for n in (19, 14))
+    assert fast.shape == (2, height, width, 5)
+    _close(fast, plain)
+    cotangent = jax.random.normal(keys[2], plain.shape)
+    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
+        _close(actual, expected)
+
+
+def test_conv2d_by_hand() -> None:
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)  # 0 1 2 / 3 4 5
+    kernel = jnp.array([[1.0, 0.0], [0.0, 10.0]]).reshape(2, 2, 1, 1)  # not flipped: top left + 10 bottom right
+    out = layers.conv2d(x, kernel)
+    assert out[0, :, :, 0].tolist() == [[40.0, 51.0]]
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (3, 3), (2, 1)])
+def test_max_pool_equals_plain(window: int, stride: int) -> None:
+    # Distinct values: where there are ties, PyTorch's rule decides and not XLA's.
+    x = jax.random.permutation(jax.random.key(window), 2 * 11 * 8 * 3).reshape(2, 11, 8, 3).astype(jnp.float64)
+    fast, fast_vjp = jax.vjp(lambda x: layers.max_pool(x, window, stride), x)
+    plain, plain_vjp = jax.vjp(lambda x: layers.max_pool_plain(x, window, stride), x)
+    np.testing.assert_array_equal(fast, plain)
+    cotangent = jax.random.normal(jax.random.key(1), plain.shape)
+    _close(fast_vjp(cotangent)[0], plain_vjp(cotangent)[0])
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_max_pool_gives_a_tie_to_the_first_maximum(sign: float) -> None:
+    # By hand, PyTorch's rule: the first maximum of a window, row by row, gets everything. Overlapping windows add up.
+    tied = jnp.full((1, 3, 5, 1), sign)
+    grad = jax.grad(lambda x: layers.max_pool(x, 3, 2).sum())(tied)
+    assert grad[0, :, :, 0].tolist() == [[1, 0, 1, 0, 0], [0] * 5, [0] * 5]
+    column = jnp.array([[0.0, sign], [sign, sign]]).reshape(1, 2, 2, 1)
+    grad = jax.grad(lambda x: layers.max_pool(x, 2, 2).sum())(column)
+    assert grad[0, :, :, 0].tolist() == ([[0, 1], [0, 0]] if sign > 0 else [[1, 0], [0, 0]])
+
+
+def test_gradients_compile_for_both_kinds_of_device() -> None:
+    """The formulation is chosen when the program is lowered: on a GPU a convolution stays a convolution."""
+
+    def kernel_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.grad(lambda k: layers.conv2d(x, k, 1, 1).sum())(kernel)
+
+    traced = jax.jit(kernel_gradient).trace(jnp.ones((2, 8, 6, 3)), jnp.ones((3, 3, 3, 4)))
+    cpu, gpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda"))
+    # A 3×3 kernel: nine products on the CPU.
+    assert cpu.count("stablehlo.dot_general") == 9
+    assert gpu.count("stablehlo.dot_general") == 0
+    assert gpu.count("stablehlo.convolution") > cpu.count("stablehlo.convolution")

@@ -1,0 +1,210 @@
+"""Weights in files: PyTorch's ``.pth`` and ``.safetensors``, always under PyTorch's names.
+
+A ``.pth`` is only ever read with ``weights_only=True``: a pickle that would build anything but tensors and
+plain containers is refused, and does not run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torch_ref import models
+from torch_ref.cli import UsageError
+
+Arrays = dict[str, torch.Tensor]
+Metadata = dict[str, Any]
+
+FORMAT = "jaxalex-1"
+IMAGE_SIZES = {"paper": 224, "cifar10": 32}
+CLASS_NAMES = {
+    "cifar10": (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+    "digits": tuple("0123456789"),
+}
+
+
+def metadata_of(
+    model: str,
+    dataset: str,
+    class_names: Sequence[str],
+    image_size: int,
+    width: float,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.5, 0.5, 0.5),
+) -> Metadata:
+    """All that a weights file says beside its arrays, as JSON values.
+
+    Args:
+      class_names: one a class, in the order of the logits.
+      image_size: height and width of the images, in pixels.
+      mean, std: one a channel, on the 0..1 scale; the network is fed ``(image - mean) / std``.
+    """
+    return {
+        "format": FORMAT,
+        "model": model,
+        "num_classes": len(class_names),
+        "input_channels": len(mean),
+        "width": float(width),
+        "image_size": int(image_size),
+        "dataset": dataset,
+        "class_names": [str(name) for name in class_names],
+        "mean": [float(value) for value in mean],
+        "std": [float(value) for value in std],
+    }
+
+
+def read_pth(path: Path) -> Arrays:
+    """The state dict in a ``.pth``, on the CPU.
+
+    Raises:
+      UsageError: when it can't be read, holds more than tensors, or holds no state dict.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"no file {path}") from None
+    except Exception as error:  # what a damaged file raises depends on where the damage is
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path} is not a file of weights alone, and was not loaded: {reason}") from error
+    if not isinstance(content, dict) or not content:
+        raise UsageError(f"{path} holds no state dict: save model.state_dict()")
+    alien = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if alien:
+        raise UsageError(f"{path} holds no plain state dict: not tensors: {', '.join(alien)}")
+    return content
+
+
+def write_pth(arrays: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Saves a state dict as a ``.pth``, on the CPU; an older file gives way once all is written."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save({name: value.detach().cpu() for name, value in arrays.items()}, partial)
+    partial.replace(path)
+
+
+def read_safetensors(path: Path) -> tuple[Arrays, Metadata]:
+    """Arrays and metadata of a ``.safetensors``; metadata is empty where the file has none of ours.
+
+    Raises:
+      UsageError: when it can't be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            strings = file.metadata() or {}
+    except FileNotFoundError:
+        raise UsageError(f"no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
+    if strings.get("format") != FORMAT:
+        return arrays, {}
+    values: Metadata = dict(strings)
+    try:
+        for name in ("num_classes", "input_channels", "width", "image_size", "class_names", "mean", "std"):
+            values[name] = json.loads(strings.get(name, "null"))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"the metadata of {path} is damaged: {error}") from error
+    return arrays, checked(values, path)
+
+
+def checked(metadata: Mapping[str, Any], path: Path) -> Metadata:
+    """Metadata that was read from ``path``, once every value of it has proved to be what it should be.
+
+    Raises:
+      UsageError: when it lacks a value or holds another kind of one.
+    """
+    names = ("model", "dataset", "class_names", "image_size", "width", "mean", "std")
+    try:
+        result = metadata_of(**{name: metadata[name] for name in names})
+        _shapes(result["model"], result["num_classes"], result["input_channels"], result["width"])
+    except Exception as error:  # there is no telling what a stranger's values lead to
+        raise UsageError(f"the metadata in {path} is damaged: {error!r}") from error
+    if any(metadata.get(name) != result[name] for name in result):
+        raise UsageError(f"the metadata in {path} is damaged: it contradicts itself")
+    return result
+
+
+def write_safetensors(arrays: Mapping[str, torch.Tensor], metadata: Metadata, path: Path) -> None:
+    """Saves arrays as float32 with ``metadata`` (see ``metadata_of``), each value as a string."""
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().float().contiguous() for name, value in arrays.items()}
+    strings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(save(tensors, strings))  # save_file would keep others from reading it
+    partial.replace(path)
+
+
+def recognise(arrays: Mapping[str, torch.Tensor]) -> Metadata:
+    """Which network the arrays seem to belong to: what their shapes tell of it.
+
+    Returns:
+      As many of ``model``, ``num_classes``, ``input_channels`` and ``width`` as can be told.
+    """
+    shapes = {name: tuple(value.shape) for name, value in arrays.items()}
+    known: Metadata = {}
+    first = shapes.get("conv1.0.weight", ())
+    if len(first) == 4:
+        known["input_channels"] = first[1]
+        if first[2:] in ((11, 11), (3, 3)):
+            known["model"] = "paper" if first[2:] == (11, 11) else "cifar10"
+            width = _width(shapes, known["model"])
+            if width is not None:
+                known["width"] = width
+    last = shapes.get("fc3.0.weight", ())
+    if len(last) == 2:
+        known["num_classes"] = last[0]
+    return known
+
+
+def check(arrays: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
+    """Makes sure that the arrays are exactly the parameters of the network in ``metadata``.
+
+    Raises:
+      UsageError: lists every array that is missing, not expected, of another shape, or not of real numbers.
+    """
+    expected = _shapes(metadata["model"], metadata["num_classes"], metadata["input_channels"], metadata["width"])
+    found = {name: tuple(value.shape) for name, value in arrays.items()}
+    problems = [f"{name}: missing, expected {shape}" for name, shape in expected.items() if name not in found]
+    for name, shape in found.items():
+        if name not in expected:
+            problems.append(f"{name}: not expected, found {shape}")
+        elif shape != expected[name]:
+            problems.append(f"{name}: expected {expected[name]}, found {shape}")
+        if not arrays[name].is_floating_point():
+            problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
+    if problems:
+        network = f"{metadata['model']} at width {metadata['width']:g}, {metadata['num_classes']} classes"
+        raise UsageError(f"not the weights of {network}: {'; '.join(problems)}")
+
+
+def _shapes(model: str, num_classes: int, input_channels: int, width: float) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):  # shapes alone: no memory is taken
+        network = models.build(model, num_classes, input_channels, width)
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _width(shapes: Mapping[str, tuple[int, ...]], model: str) -> float | None:
+    """The roundest width factor that gives every hidden layer its number of channels or units."""
+    low, high = 0.0, math.inf
+    for name, published in _shapes(model, 1, 1, 1.0).items():
+        if name in shapes and shapes[name] and name.endswith("bias") and name != "fc3.0.bias":
+            count = shapes[name][0]
+            low = max(low, 0.0 if count == 1 else (count - 0.5) / published[0])
+            high = min(high, (count + 0.5) / published[0])
+    if not low < high < math.inf:
+        return None
+    for digits in range(1, 8):
+        width = round((low + high) / 2, digits)
+        if low < width < high:
+            return width
+    return (low + high) / 2
