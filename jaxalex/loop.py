@@ -139,9 +139,9 @@ def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> 
     )
     tx = optim.sgd(config.learning_rate, config.momentum, config.weight_decay)
     mean, std = normalization(config.normalize, splits.train.images)
-    height, width, channels = splits.train.images.shape[1:]
+    size = models.MODELS[config.model].image_size
     # On the key's device: everything that it is computed with follows it there.
-    return create_train_state(model, tx, key, (height, width, channels), mean, std)
+    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
 
 
 def _header(
@@ -151,13 +151,15 @@ def _header(
     found = environment.versions()
     names = ("jaxalex", "jax", "flax", "optax", "python")
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
+    size = models.MODELS[config.model].image_size
+    resized = "" if (height, width) == (size, size) else f" (images resized to {size}x{size})"
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
     return [
         "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
         f"device     {environment.describe_device(device)}; {config.precision}",
         f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
         f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}",
-        f"model      {config.model}{scaled}, {parameters:,} parameters, {config.init} initialisation",
+        f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
         f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
         f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
         f"run folder {workdir}",
@@ -194,15 +196,14 @@ def _plateau_hint(config: TrainConfig, num_classes: int) -> str:
 
 
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:
-    _, height, _, channels = splits.train.images.shape
     return Description(
         model=config.model,
         width=config.width,
         num_classes=splits.num_classes,
         class_names=splits.class_names,
         dataset=splits.name,
-        image_size=height,
-        input_channels=channels,
+        image_size=state.image_hw[0],
+        input_channels=splits.train.images.shape[3],
         mean=tuple(float(v) for v in state.mean),
         std=tuple(float(v) for v in state.std),
     )

@@ -100,15 +100,14 @@ def _describe(path: pathlib.Path, arrays: Mapping[str, np.ndarray], given: Mappi
     convert.from_torch(arrays, given["model"])  # all names and shapes, before any of them is used
     splits = data.load(given["dataset"], given.get("data_dir"), 0)
     mean, std = normalization(given["normalize"], splits.train.images)
-    _, height, _, channels = splits.train.images.shape
     return Description(
         model=given["model"],
         width=given.get("width") or 1.0,
         num_classes=splits.num_classes,
         class_names=splits.class_names,
         dataset=splits.name,
-        image_size=height,
-        input_channels=channels,
+        image_size=models.MODELS[given["model"]].image_size,
+        input_channels=splits.train.images.shape[3],
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
     )
@@ -130,4 +129,6 @@ def _state(
         raise UsageError(f"{path}: does not fit the network {d.model!r}: " + "; ".join(problems))
     params = jax.tree.map(lambda array: array.astype(np.float32), convert.from_torch(arrays, d.model))
     mean, std = np.asarray(d.mean, np.float32), np.asarray(d.std, np.float32)
-    return TrainState.create(apply_fn=model.apply, params=params, tx=optax.identity(), mean=mean, std=std)
+    return TrainState.create(
+        apply_fn=model.apply, params=params, tx=optax.identity(), mean=mean, std=std, image_hw=images.shape[1:3]
+    )

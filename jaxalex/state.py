@@ -8,20 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 from flax.training import train_state
 
 from jaxalex.models import AlexNet
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState (step, params, opt_state, apply_fn, tx) with the normalisation the network expects.
+    """Flax's TrainState (step, params, opt_state, apply_fn, tx) with how the network expects its images.
 
     Attributes:
       mean, std: float32 ``[channel]``, on the scale where a pixel lies in 0..1.
+      image_hw: height and width; images of another size are resized in the step.
     """
 
     mean: jax.Array
     std: jax.Array
+    image_hw: tuple[int, int] = struct.field(pytree_node=False)
 
 
 def create_train_state(
@@ -38,7 +41,7 @@ def create_train_state(
       model: the network.
       tx: the optimizer.
       key: decides the initial parameters.
-      image_shape: ``(height, width, channel)``.
+      image_shape: ``(height, width, channel)`` of the network's input.
       mean, std: ``[channel]``; see `TrainState`.
 
     Raises:
@@ -47,7 +50,9 @@ def create_train_state(
 
     def create(key: jax.Array, mean: jax.Array, std: jax.Array) -> TrainState:
         params: Any = model.init(key, jnp.zeros((1, *image_shape)))["params"]
-        return TrainState.create(apply_fn=model.apply, params=params, tx=tx, mean=mean, std=std)
+        return TrainState.create(
+            apply_fn=model.apply, params=params, tx=tx, mean=mean, std=std, image_hw=image_shape[:2]
+        )
 
     # One compiled program: the forward pass that Flax traces for the shapes is dropped, not run.
     state = jax.jit(create)(key, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))

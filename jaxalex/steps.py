@@ -27,6 +27,17 @@ def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     return (images.astype(jnp.float32) / 255 - shift.reshape(shape)) * scale.reshape(shape)
 
 
+def network_input(state: TrainState, images: jax.Array) -> jax.Array:
+    """Normalised images in the size that the network takes: uint8 ``[b, h, w, c]`` to float32.
+
+    Another size is resized bilinearly, as the paper network needs it for CIFAR-10's 32x32 (224x224).
+    """
+    x = normalize(images, state.mean, state.std)
+    if images.shape[1:3] != state.image_hw:
+        x = jax.image.resize(x, (x.shape[0], *state.image_hw, x.shape[3]), "bilinear")
+    return x
+
+
 def summed_metrics(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Metrics:
     """Cross-entropy and correct predictions, summed over the samples that count.
 
@@ -41,7 +52,7 @@ def summed_metrics(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Metr
 
 
 def _train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-    images = normalize(batch["image"], state.mean, state.std)
+    images = network_input(state, batch["image"])
     dropout_key = jax.random.fold_in(key, state.step)
 
     def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
@@ -102,5 +113,5 @@ def train_epoch(state: TrainState, data: Batch, indices: jax.Array, key: jax.Arr
 def eval_step(state: TrainState, data: Batch, indices: jax.Array) -> tuple[Metrics, jax.Array]:
     """Metrics and logits of the samples at ``indices`` (int32 ``[batch]``, -1 for padding), without dropout."""
     batch = gather(data, indices)
-    logits = state.apply_fn({"params": state.params}, normalize(batch["image"], state.mean, state.std))
+    logits = state.apply_fn({"params": state.params}, network_input(state, batch["image"]))
     return summed_metrics(logits, batch["label"], batch["mask"]), logits

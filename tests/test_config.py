@@ -1,0 +1,71 @@
+"""Configuration: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from jaxalex import config
+from jaxalex.config import TrainConfig
+from jaxalex.errors import UsageError
+
+
+def test_the_baseline_is_the_published_job() -> None:
+    baseline = config.from_recipe("baseline", {})
+    values = (baseline.batch_size, baseline.num_epochs, baseline.learning_rate, baseline.momentum, baseline.init)
+    assert values == (32, 20, 0.01, 0.9, "torch")
+    assert (baseline.weight_decay, baseline.normalize, baseline.precision) == (0.0, "half", "float32")
+
+
+def test_the_quickstart_pins_the_digits() -> None:
+    quickstart = config.from_recipe("quickstart", {"batch_size": 64})
+    assert (quickstart.dataset, quickstart.init, quickstart.num_epochs) == ("digits", "flax", 6)
+    assert quickstart.batch_size == 64
+
+
+def test_json_round_trip() -> None:
+    original = config.from_recipe("quickstart", {"width": 0.5, "limit_train": 7, "data_dir": "some where"})
+    assert config.from_dict(json.loads(config.to_json(original))) == original
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size must be from 1 to 1000000, not 0"),
+        ({"batch_size": -3}, "--batch-size must be"),
+        ({"batch_size": 2.5}, "--batch-size must be of type int, not 2.5"),
+        ({"batch_size": True}, "--batch-size must be of type int, not True"),
+        ({"num_epochs": 0}, "--num-epochs must be"),
+        ({"learning_rate": 0.0}, "--learning-rate must be a finite number above 0, not 0.0"),
+        ({"learning_rate": math.nan}, "--learning-rate must be a finite number above 0, not nan"),
+        ({"learning_rate": math.inf}, "--learning-rate must be"),
+        ({"momentum": 1.0}, "--momentum must be at least 0 and below 1, not 1.0"),
+        ({"momentum": -0.1}, "--momentum must be"),
+        ({"weight_decay": -1e-4}, "--weight-decay must be"),
+        ({"seed": -1}, "--seed must be from 0 to 4294967295, not -1"),
+        ({"seed": 2**32}, "--seed must be"),
+        ({"width": 0.0}, "--width must be"),
+        ({"limit_train": 0}, "--limit-train must be at least 1, not 0"),
+        ({"model": "vgg"}, "unknown --model 'vgg': known are cifar10, paper"),
+        ({"dataset": "imagenet"}, "unknown --dataset 'imagenet': known are auto, cifar10, digits"),
+        ({"recipe": "fast"}, "unknown --recipe 'fast'"),
+        ({"precision": "float16"}, "unknown --precision"),
+    ],
+)
+def test_values_out_of_range(values: dict, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.from_dict(values)
+    assert message in str(caught.value)
+
+
+def test_unknown_keys_are_all_named() -> None:
+    with pytest.raises(UsageError, match="unknown configuration keys: epochs, lr; known are batch_size"):
+        config.from_dict({"lr": 0.1, "epochs": 3})
