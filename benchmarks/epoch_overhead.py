@@ -1,8 +1,8 @@
 """How much of the bare compiled step's speed is left in a training epoch: ``python -m benchmarks.epoch_overhead``.
 
-The two run in turn, in one process, on the same images: A, an epoch as `jaxalex.train` runs it (order, placement on the
-device, metrics, progress); B, the same compiled step called as often, with nothing around it. Compilation and one warm-up
-of each come first.
+The two run in turn, in one process, on the same images: A, an epoch as `jaxalex.train` runs it (order, placement on
+the device, metrics, progress); B, the same compiled step called as often, with nothing around it. Compilation and one
+warm-up of each come first.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from jaxalex import config, evaluate, loop, predict, report, steps, train
 
-SMALL = ["--recipe", "quickstart", "--width", "0.05", "--limit-train", "300", "--limit-eval", "90"]
+SMALL = ["--recipe", "quickstart", "--width", "0.1", "--limit-eval", "90"]
 EPOCH = (
     r"\[Epoch +{n}\] train_loss: \d+\.\d{{3}} train_acc: \d+\.\d{{3}}% eval_loss: \d+\.\d{{3}} eval_acc: \d+\.\d{{3}}%"
 )
@@ -56,7 +56,7 @@ def test_what_training_prints(run) -> None:
         assert re.fullmatch(EPOCH.format(n=number), line)
     assert re.fullmatch(r"\[Test     \] loss: \d+\.\d{3} acc: \d+\.\d{3}%", lines[-2])
     header = "\n".join(lines[:6])
-    for part in ("jax 0.", "flax 0.", "cores", "digits (scikit-learn): 300 train, 90 eval, 90 test", "parameters"):
+    for part in ("jax 0.", "flax 0.", "cores", "digits (scikit-learn): 1,149 train, 90 eval, 90 test", "parameters"):
         assert part in header
 
 
@@ -68,7 +68,7 @@ def test_what_training_leaves(run) -> None:
         *("images_per_second", "compile_seconds", "wall_seconds", "devices", "versions", "parameters"),
     } <= set(summary)
     assert (summary["dataset"], summary["model"], summary["epochs"]) == ("digits", "cifar10", 3)
-    assert (summary["train_size"], summary["eval_size"], summary["test_size"]) == (300, 90, 90)
+    assert (summary["train_size"], summary["eval_size"], summary["test_size"]) == (1149, 90, 90)
     assert f"{summary['parameters']:,} parameters" in output
     assert report.test_line(summary["test_loss"], summary["test_accuracy"]) in output
     assert summary["images_per_second"] > 0
@@ -83,9 +83,7 @@ def test_what_training_leaves(run) -> None:
             assert min(picture.size) > 400
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 20, "not an empty page"
     saved = config.from_dict(json.loads((workdir / "config.json").read_text()))
-    assert saved == config.from_recipe(
-        "quickstart", {"width": 0.05, "limit_train": 300, "limit_eval": 90, "num_epochs": 3}
-    )
+    assert saved == config.from_recipe("quickstart", {"width": 0.1, "limit_eval": 90, "num_epochs": 3})
     best = max(rows, key=lambda row: row["eval_accuracy"])["epoch"]
     kept = {int(folder.name) for folder in (workdir / "checkpoints").iterdir()}
     assert {3} <= kept <= {1, 2, 3}
@@ -97,8 +95,8 @@ def test_the_weights_file_is_a_plain_state_dict(run) -> None:
     workdir, _ = run
     with safe_open(workdir / "model.safetensors", framework="numpy") as file:
         names, metadata = sorted(file.keys()), file.metadata()
-        assert file.get_tensor("conv1.0.weight").shape == (3, 3, 3, 3)
-        assert file.get_tensor("fc1.1.weight").shape == (205, 13 * 4 * 4)
+        assert file.get_tensor("conv1.0.weight").shape == (6, 3, 3, 3)
+        assert file.get_tensor("fc1.1.weight").shape == (410, 26 * 4 * 4)
     assert names == sorted(
         [f"conv{n}.0.{part}" for n in range(1, 6) for part in ("weight", "bias")]
         + [f"{name}.{part}" for name in ("fc1.1", "fc2.0", "fc3.0") for part in ("weight", "bias")]
@@ -134,12 +132,12 @@ def test_evaluate_weights_without_a_description(run, tmp_path, capsys) -> None:
     assert evaluate.main([str(bare)]) == 2
     assert "give --model --dataset --normalize" in capsys.readouterr().err
     flags = ["--model", "cifar10", "--dataset", "digits", "--normalize", "half", "--limit-eval", "90"]
-    assert evaluate.main([str(bare), *flags, "--width", "0.05"]) == 0
+    assert evaluate.main([str(bare), *flags, "--width", "0.1"]) == 0
     assert capsys.readouterr().out.strip() in run[1]
     assert evaluate.main([str(bare), *flags]) == 2  # another width: every shape is named
     error = capsys.readouterr().err
-    assert "conv1.0.weight: expected (64, 3, 3, 3), found (3, 3, 3, 3)" in error
-    assert "fc3.0.weight: expected (10, 4096), found (10, 205)" in error
+    assert "conv1.0.weight: expected (64, 3, 3, 3), found (6, 3, 3, 3)" in error
+    assert "fc3.0.weight: expected (10, 4096), found (10, 410)" in error
 
 
 def test_predict(run, tmp_path, capsys) -> None:
@@ -243,21 +241,15 @@ def test_damaged_weights_are_refused(run, tmp_path, capsys) -> None:
 
 def test_not_finite_exits_with_one(tmp_path, capsys) -> None:
     assert train.main([*SMALL, "--learning-rate", "1e30", "--workdir", str(tmp_path / "run")]) == 1
-    assert re.search(r"error: the loss is (nan|inf) at step \d+ of 10 \(epoch 1 of 6\)", capsys.readouterr().err)
+    assert re.search(r"error: the loss is (nan|inf) at step \d+ of 36 \(epoch 1 of 6\)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals(tmp_path, signal_number: signal.Signals, code: int) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "jaxalex.train",
-        *SMALL,
-        "--num-epochs",
-        "1000",
-        "--workdir",
-        str(tmp_path / "run"),
-    ]
+    # A process that was started in the background of a script ignores Ctrl-C, and so would its children.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start += "; from jaxalex.train import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, *SMALL, "--num-epochs", "1000", "--workdir", str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("[Epoch   1]"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,15 @@ from jaxalex.state import TrainState, create_train_state
 HALF = np.full(3, 0.5, np.float32)
 
 
-def _state(**options: object) -> TrainState:
-    model = models.build("cifar10", width=0.05, init="flax", **options)
+@functools.cache
+def _fresh(precision: str) -> TrainState:
+    model = models.build("cifar10", width=0.05, init="flax", precision=precision)
     return create_train_state(model, optim.sgd(0.01, 0.9), jax.random.key(0), (16, 24, 3), HALF, HALF)
+
+
+def _state(precision: str = "float32") -> TrainState:
+    """A fresh state each time, since a step takes its buffers away, but one network and optimizer: no recompiling."""
+    return jax.tree.map(jnp.copy, _fresh(precision))
 
 
 def _images(size: int) -> ImageSet:
@@ -196,5 +204,5 @@ def test_images_of_another_size_are_resized() -> None:
 
 
 def test_bfloat16_keeps_float32_weights_and_metrics() -> None:
-    state, metrics = steps.train_step(_state(precision="bfloat16"), _batch(_images(4)), jax.random.key(0))
+    state, metrics = steps.train_step(_state("bfloat16"), _batch(_images(4)), jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, metrics))} == {jnp.dtype("float32")}
