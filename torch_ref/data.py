@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset, Subset, random_split
-from torchvision import datasets, transforms  # type: ignore[import-untyped]
-from torchvision.datasets.utils import check_integrity  # type: ignore[import-untyped]
+from torchvision import datasets, transforms
+from torchvision.datasets.utils import check_integrity
 
 from torch_ref.cli import UsageError
 
