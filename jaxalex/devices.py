@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator
+
 import jax
 
 from jaxalex.errors import UsageError
@@ -17,12 +23,18 @@ def choose_device(name: str, precision: str) -> jax.Device:
     Raises:
       UsageError: if there is no such device or it has no TF32; never a silent other choice.
     """
+    with _plugin_failures() as failures:
+        cpu = jax.devices("cpu")[0]  # JAX looks for devices of every kind here, once
     gpus = [] if name == "cpu" else _gpus()
+    reason = f" ({'; '.join(failures)})" if failures else ""
     if name == "gpu" and not gpus:
         raise UsageError(
-            "--device gpu: JAX finds no GPU here; install jax[cuda13] or jax[cuda] for one, or use --device cpu"
+            f"--device gpu: JAX finds no GPU here{reason}; "
+            "install jax[cuda13] or jax[cuda] for an NVIDIA GPU, or use --device cpu"
         )
-    device = gpus[0] if gpus else jax.devices("cpu")[0]
+    if name == "auto" and failures and pathlib.Path("/dev/nvidiactl").exists():
+        print(f"note: there is an NVIDIA GPU, but JAX cannot use it{reason}", file=sys.stderr)
+    device = gpus[0] if gpus else cpu
     if precision == "tf32" and float(getattr(device, "compute_capability", 0) or 0) < 8.0:
         raise UsageError(
             f"--precision tf32: {device.device_kind} has no TF32 (an NVIDIA GPU of the Ampere generation or later "
@@ -36,3 +48,25 @@ def _gpus() -> list[jax.Device]:
         return jax.devices("gpu")
     except RuntimeError:  # no GPU backend
         return []
+
+
+@contextlib.contextmanager
+def _plugin_failures() -> Iterator[list[str]]:
+    """Collects why JAX's GPU plugins do not start, in place of the traceback that each one logs.
+
+    Installed on a machine without a GPU, which is what `make setup` does there, that is no error.
+    """
+    reasons: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.exc_info and "plugin" in record.getMessage():
+            reasons.append(str(record.exc_info[1]).strip().splitlines()[0])
+            return False
+        return True
+
+    logger = logging.getLogger("jax._src.xla_bridge")
+    logger.addFilter(keep)
+    try:
+        yield reasons
+    finally:
+        logger.removeFilter(keep)

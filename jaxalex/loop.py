@@ -86,7 +86,7 @@ def train_and_evaluate(
             say(report.epoch_line(row))
             report.append_row(workdir / "metrics.jsonl", row)
             checkpoints.save(epoch, state, evaluation.accuracy)
-            if len(rows) == plateau_epoch(rows, len(indices), splits.num_classes):
+            if reaches_plateau(rows, len(indices), splits.num_classes):
                 say(_plateau_hint(config, splits.num_classes))
 
     test = evaluate(state, test_set)
@@ -166,8 +166,8 @@ def _header(
     ]
 
 
-def plateau_epoch(rows: list[report.EpochRow], steps_per_epoch: int, num_classes: int) -> int | None:
-    """The epoch from whose end on the loss has sat at ln(classes) from the start for long enough to say so.
+def reaches_plateau(rows: list[report.EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
+    """Whether the loss, with the last epoch, has sat at ln(classes) for long enough to say so; true only once.
 
     Args:
       rows: the epochs so far.
@@ -175,14 +175,12 @@ def plateau_epoch(rows: list[report.EpochRow], steps_per_epoch: int, num_classes
       num_classes: a loss of ln(classes) is that of a network which knows nothing.
     """
     level = math.log(num_classes)
-    steps = 0
-    for row in rows:
+    sitting = 0
+    for row in reversed(rows):
         if abs(row.train_loss - level) > 0.01 * level:
-            return None
-        steps += steps_per_epoch
-        if steps >= _PLATEAU_STEPS:
-            return row.epoch
-    return None
+            break
+        sitting += steps_per_epoch
+    return _PLATEAU_STEPS <= sitting < _PLATEAU_STEPS + steps_per_epoch
 
 
 def _plateau_hint(config: TrainConfig, num_classes: int) -> str:

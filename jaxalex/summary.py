@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value is not None and not 1 <= value <= 100_000:
                 raise UsageError(f"--{name.replace('_', '-')} must be from 1 to 100000, not {value}")
         from jaxalex import models
+        from jaxalex.devices import choose_device
 
+        choose_device("cpu", "float32")  # nothing is computed, but JAX starts here
         model = models.build(flags.model, flags.num_classes, flags.width)
         image_size = flags.image_size or models.MODELS[flags.model].image_size
         summary = summarize(model, flags.model, image_size, flags.input_channels)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 
 
 def versions() -> dict[str, str]:
