@@ -1,0 +1,91 @@
+"""``python -m parity_tests``: compares both networks at full width and writes the report."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from jaxalex import cli
+from jaxalex.errors import RunError, UsageError
+
+MODELS = ("cifar10", "paper")
+DTYPES = ("float64", "float32")
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "python -m parity_tests",
+        "Proves that the JAX networks and the PyTorch reference are the same program, at full width.",
+        "Images: CIFAR-10 where JAXALEX_DATA_DIR names its folder, else the embedded digits.\n"
+        "Exit code 1 also means that parity does not hold.",
+    )
+    parser.add_argument("--model", choices=(*MODELS, "all"), default="all", help="default all")
+    parser.add_argument("--dtype", choices=(*DTYPES, "all"), default="all", help="default all")
+    parser.add_argument("--steps", type=int, metavar="K", help="of training (default: cifar10 100, paper 20)")
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write report.json and report.html there")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the object of report.json there")
+    parser.add_argument("--width", type=float, default=1.0, metavar="F", help="of the networks (default 1)")
+    parser.add_argument("--batch-size", type=int, default=2, metavar="N", help="default 2; training takes 4 N")
+    parser.add_argument("--no-faults", action="store_true", help="leave the planted faults out")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return cli.run(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    args = _parser().parse(argv)
+    _check(args)
+    from parity_tests import report, suite
+    from parity_tests.networks import Case
+
+    report.full_float32()
+    start, results = time.perf_counter(), {}
+    for model in MODELS if args.model == "all" else (args.model,):
+        case = Case(model, args.width, args.batch_size)
+        steps = args.steps or {"cifar10": 100, "paper": 20}[model]
+        dtypes = DTYPES if args.dtype == "all" else (args.dtype,)
+        result = suite.compare(case, steps, dtypes, 4 * args.batch_size, _progress)
+        if not args.no_faults:
+            from parity_tests import fault_score
+
+            result.faults = fault_score.score(model, progress=_progress)
+        _progress("")
+        print(report.summary(model, result), end="\n\n", flush=True)
+        results[model] = result
+    arguments = {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in vars(args).items()}
+    whole = report.to_dict(results, report.environment(arguments, time.perf_counter() - start))
+    text = report.write(whole, args.out) if args.out else report.text(whole)
+    if args.json:
+        args.json.write_text(text)
+    if not whole["passed"]:
+        raise RunError("parity does not hold: " + ", ".join(name for name, r in results.items() if not r.passed))
+    print("Parity holds.")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.steps is not None and args.steps < 1:
+        raise UsageError(f"--steps must be at least 1, not {args.steps}")
+    if args.batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, not {args.batch_size}")
+    if not 0 < args.width <= 1:
+        raise UsageError(f"--width must be above 0 and at most 1, not {args.width}")
+    if args.out and args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"--out {args.out} is a file")
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise UsageError(f"--json {args.json}: there is no folder {args.json.absolute().parent}")
+
+
+def _progress(text: str) -> None:
+    """One line on stderr that overwrites itself; nothing where that is no terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Networks compared from the public functions alone."""

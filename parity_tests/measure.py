@@ -1,0 +1,89 @@
+"""How far two arrays, or two sets of named arrays, are apart.
+
+Every error is relative to the scale of the true values (their largest magnitude), so that it means the same for a
+fresh network's logits of 0.03 as for a gradient of 1e-6. Nothing is averaged or summed with signs, and what is not
+finite is an infinite error, on whichever side it stands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+class ParityError(Exception):
+    """Two sides that cannot be compared at all; lists every name or shape that does not match."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """How far an array is from the true one.
+
+    Attributes:
+      max: largest difference over largest true magnitude; infinite where anything is not finite.
+      rms: root mean square of the difference over that of the true values; infinite likewise.
+      ulps: largest difference in units in the last place of the largest true magnitude, in the found array's dtype.
+    """
+
+    max: float
+    rms: float
+    ulps: float
+
+
+def error(found: np.ndarray, truth: np.ndarray) -> Error:
+    """The error of ``found`` against ``truth``.
+
+    Args:
+      found, truth: floating, of the same shape; compared in float64.
+
+    Raises:
+      ParityError: if the shapes differ.
+
+    >>> error(np.array([1.0, 4.0]), np.array([1.0, 2.0])).max
+    1.0
+    >>> error(np.array([np.nan]), np.array([np.nan])).max
+    inf
+    """
+    found, truth = np.asarray(found), np.asarray(truth)
+    if found.shape != truth.shape:
+        raise ParityError(f"shapes {found.shape} and {truth.shape} differ")
+    eps = float(np.finfo(found.dtype).eps) if found.dtype.kind == "f" else float(np.finfo(np.float64).eps)
+    found, truth = found.astype(np.float64), truth.astype(np.float64)
+    if found.size == 0:
+        return Error(0.0, 0.0, 0.0)
+    if not (np.isfinite(found).all() and np.isfinite(truth).all()):
+        return Error(math.inf, math.inf, math.inf)
+    difference = np.abs(found - truth)
+    worst, scale = float(difference.max()), float(np.abs(truth).max())
+    if worst == 0:
+        return Error(0.0, 0.0, 0.0)
+    if scale == 0:
+        return Error(math.inf, math.inf, math.inf)
+    # Divided by their scales first: the squares of small gradients would underflow.
+    rms = worst / scale * float(np.sqrt(np.mean((difference / worst) ** 2) / np.mean((truth / scale) ** 2)))
+    unit = eps * 2.0 ** math.floor(math.log2(scale))
+    return Error(worst / scale, rms, worst / unit)
+
+
+def max_error(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> float:
+    """The largest `error` of any array; the names must match exactly."""
+    require_same_names(found, truth)
+    return max((error(found[name], truth[name]).max for name in truth), default=0.0)
+
+
+def require_same_names(jax: Iterable[str], torch: Iterable[str], what: str = "arrays") -> None:
+    """Refuses two sets of names that differ.
+
+    Raises:
+      ParityError: listing every name that only one side has.
+    """
+    jax, torch = list(jax), list(torch)
+    problems = [f"{name}: only on the JAX side" for name in jax if name not in torch]
+    problems += [f"{name}: only on the PyTorch side" for name in torch if name not in jax]
+    if problems:
+        raise ParityError(f"the names of the {what} differ: " + "; ".join(problems))
