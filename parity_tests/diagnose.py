@@ -101,9 +101,9 @@ def _layer(stage: str, pair: Pair, seed: int) -> str | None:
     known: Iterable[tuple[str, explanations.Layer]]
     if "kernel" in params and params["kernel"].ndim == 4:
         size = params["kernel"].shape[0]
+        explicit = isinstance(module, nn.Conv2d) and not isinstance(module.padding, str)
         stride = module.stride[0] if isinstance(module, nn.Conv2d) else 1
-        padding = module.padding[0] if isinstance(module, nn.Conv2d) else size // 2
-        known = explanations.convolutions(size, stride, int(padding))
+        known = explanations.convolutions(size, stride, int(module.padding[0]) if explicit else size // 2)
     elif "kernel" in params:
         known = explanations.dense()
     elif stage in masks:
@@ -175,7 +175,7 @@ def _shapes(failure: Layer | Check, pair: Pair) -> str | None:
     before = names.index(failure.stage) - 1
     in_hw = (pair.images.shape if before < 0 else fed[names[before]])[1:3]
     module, wanted = pair.torch.stages[failure.stage], fed[failure.stage][1:3]
-    if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2:
+    if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2 or isinstance(module.padding, str):
         return None
     kernel, stride, padding = (_one(v) for v in (module.kernel_size, module.stride, module.padding))
 
@@ -184,15 +184,9 @@ def _shapes(failure: Layer | Check, pair: Pair) -> str | None:
 
     up = bool(getattr(module, "ceil_mode", False))
     candidates = [(f"sizes rounded {'down' if up else 'up'}", size(kernel, stride, padding, not up))]
-    candidates += [
-        (f"padding {p} where PyTorch has {padding}", size(kernel, stride, p)) for p in range(6) if p != padding
-    ]
-    candidates += [
-        (f"stride {s} where PyTorch has {stride}", size(kernel, s, padding)) for s in range(1, 6) if s != stride
-    ]
-    candidates += [
-        (f"window {k} where PyTorch has {kernel}", size(k, stride, padding)) for k in range(1, 12) if k != kernel
-    ]
+    candidates += [(f"padding {p} for {padding}", size(kernel, stride, p)) for p in range(6) if p != padding]
+    candidates += [(f"stride {s} for {stride}", size(kernel, s, padding)) for s in range(1, 6) if s != stride]
+    candidates += [(f"window {k} for {kernel}", size(k, stride, padding)) for k in range(1, 12) if k != kernel]
     candidates += [('"SAME" padding', tuple(-(-n // stride) for n in in_hw))]
     if size(kernel, stride, padding, up) == tuple(wanted):  # JAX has what PyTorch's attributes say: explain PyTorch's
         side, wanted = "PyTorch", pair.torch.shapes(pair.params, pair.images, fed)[failure.stage][1:3]

@@ -24,7 +24,6 @@ WIDTH = 1 / 16
 SEEDS = 20
 _WITHOUT_SEED = ("normalisation", "optimizer")
 _STEPS = 5  # the last batch is a partial one
-Level = Callable[[], Iterator[Layer | Check]]
 
 
 @dataclasses.dataclass(frozen=True)

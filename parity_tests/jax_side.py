@@ -151,17 +151,20 @@ class JaxSide:
     def masks(self, params: Arrays, images: np.ndarray, seed: int | jax.Array) -> Arrays:
         """What each dropout stage keeps: 1 or 0 of its output's shape, drawn from ``seed`` (or a key)."""
 
-        def program(params: Any, images: Any, key: Any) -> Any:
+        shapes = {name: value.shape for name, value in params.items()}
+
+        def program(images: Any, key: Any) -> Any:
+            zeros = _nested({name: jnp.zeros(shape, images.dtype) for name, shape in shapes.items()})
             seen: dict[str, jax.Array] = {}
 
             def tap(name: str, value: jax.Array) -> jax.Array:
                 seen[name] = value
                 return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
 
-            self._trace(params, images, key).run(tap, params, images, key)
+            self._trace(zeros, images, key).run(tap, zeros, images, key)
             return {name: (seen[name] != 0).astype(jnp.uint8) for name in self.dropouts}
 
-        return self._run("masks", program, images.dtype, _nested(params), images, _key(seed))
+        return self._run("masks", program, images.dtype, images, _key(seed))
 
     def _run(self, name: str, program: Callable[..., Any], dtype: np.dtype, *args: Any) -> Any:
         """Runs a compiled program in a dtype, and gives NumPy arrays."""
@@ -255,7 +258,7 @@ def _key(seed: int | jax.Array | None) -> jax.Array | None:
     return jax.random.key(seed) if isinstance(seed, int) else seed
 
 
-def _nested(params: Mapping[str, np.ndarray]) -> Any:
+def _nested(params: Mapping[str, Any]) -> Any:
     return traverse_util.unflatten_dict(dict(params), sep=".")
 
 

@@ -18,6 +18,7 @@ from parity_tests.table import Conv, Dense, NameTable, Same
 from parity_tests.torch_side import TorchSide
 
 _STAGES = ("conv1", "pool1", "lrn1", "fc1")
+_CHANNELS = 64  # a root mean square over fewer numbers says little
 _ALPHA, _BETA, _K, _N = 0.1, 0.75, 2.0, 5  # alpha as Krizhevsky et al. 2012 mean it, not divided by n
 
 
@@ -50,21 +51,26 @@ def pair(seed: int = 0, zero_padded: bool = False, alpha: float = _ALPHA * _N) -
     """The right pair, or one with a fault on the PyTorch side (whose LRN divides its alpha by n)."""
     pool = _ZeroPadded(3, 2, 1) if zero_padded else nn.MaxPool2d(3, 2, 1)
     layers = [
-        ("conv1", nn.Conv2d(3, 8, 3, padding=1)),
+        ("conv1", nn.Conv2d(3, _CHANNELS, 3, padding=1)),
         ("pool1", pool),
         ("lrn1", nn.LocalResponseNorm(_N, alpha, _BETA, _K)),
         ("flatten", nn.Flatten()),
-        ("fc1", nn.Linear(4 * 5 * 8, 4)),
+        ("fc1", nn.Linear(4 * 5 * _CHANNELS, 4)),
     ]
     module = nn.Sequential(OrderedDict(layers))
     rng = np.random.default_rng(seed)
-    shapes = {"conv1.kernel": (3, 3, 3, 8), "conv1.bias": (8,), "fc1.kernel": (160, 4), "fc1.bias": (4,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "conv1.kernel": (3, 3, 3, _CHANNELS),
+        "conv1.bias": (_CHANNELS,),
+        "fc1.kernel": (4 * 5 * _CHANNELS, 4),
+        "fc1.bias": (4,),
+    }
     params = {name: (0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
     table = NameTable(
         {
             "conv1.kernel": Conv("conv1.weight"),
             "conv1.bias": Same("conv1.bias"),
-            "fc1.kernel": Dense("fc1.weight", flattened=(4, 5, 8)),
+            "fc1.kernel": Dense("fc1.weight", flattened=(4, 5, _CHANNELS)),
             "fc1.bias": Same("fc1.bias"),
         },
         shapes,

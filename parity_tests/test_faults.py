@@ -41,7 +41,7 @@ def test_no_right_program_is_refused(scores, model):
     [
         ("conv2's kernel with height and width swapped", "PyTorch: kernel with height and width swapped"),
         ("flatten by height, width, channel", "PyTorch: flatten order: height, width, channel"),
-        ("no padding in conv3", "JAX: padding 1 where PyTorch has 0"),
+        ("no padding in conv3", "JAX: padding 1 for 0"),
         ("loss summed over the batch", "PyTorch: sum for mean"),
         ("weight decay after the momentum trace", "JAX: weight decay after the momentum trace"),
         ("channels in the order blue, green, red", "PyTorch: channels reversed"),

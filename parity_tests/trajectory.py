@@ -207,6 +207,7 @@ def lockstep(
             row["controls"].append(distance(other.params(), found))
         if step + 1 == len(data):
             row["velocity"] = distance(ours.velocity(), theirs.velocity())
+        del found  # a view of the state, which the next step gives up
         yield row
 
 
