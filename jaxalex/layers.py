@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Above this many taps a sum of one product a tap costs more than the plain gradient (measured: 3x3 and 5x5
-# gain, 11x11 over 3 channels loses).
+# Larger kernels keep the plain gradient: one product a tap would be 121 thin ones for an 11x11 kernel.
 _MAX_TAPS = 25
 
 
@@ -60,8 +59,9 @@ def conv2d(
 ) -> jax.Array:
     """Two-dimensional cross-correlation, as in ``torch.nn.functional.conv2d``, in NHWC.
 
-    On the CPU the kernel's gradient is one matrix product a kernel tap, over shifted slices: up to 1.7 times as
-    fast as the convolution that XLA makes of it, and 100 times inside ``lax.scan``.
+    On the CPU the kernel's gradient is one matrix product a kernel tap, over shifted slices, which does not fall to
+    XLA's naive path inside ``lax.scan``. A training step of the CIFAR-10 network took 1.30 s with it and 1.59 s
+    without at batch 128, 0.42 s either way at batch 32 (two AMD EPYC cores, jax 0.10.2, fastest of 8, busy machine).
 
     Args:
       x: ``[batch, height, width, in]``, floating.
@@ -128,7 +128,7 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Max-pooling without padding, output size rounded down, as in ``torch.nn.functional.max_pool2d``.
 
     The gradient goes whole to the first maximum of a window, row by row, as PyTorch's does. It is a sum of masked
-    slices: XLA's own form (``select_and_scatter``) takes 8 to 10 times as long on the CPU and has no
+    slices: XLA's own form (``select_and_scatter``) took 9 to 40 times as long on the same machine and has no
     deterministic form on a GPU.
 
     Args:
