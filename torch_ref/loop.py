@@ -109,7 +109,7 @@ def _fit(
         start = time.perf_counter()
         title = f"Epoch {epoch}/{config.num_epochs}"
         size = len(splits.train)
-        with tqdm(total=size, desc=title, unit="img", leave=False, disable=None, file=sys.stderr) as bar:
+        with tqdm(total=size, desc=title, unit="img", leave=False, file=sys.stderr) as bar:
 
             def progress(images: int, loss: float, bar: Any = bar) -> None:
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
