@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,23 @@ def meta_pickle(names: list[bytes]) -> bytes:
 
 
 @pytest.fixture
-def disk_fills_up():
-    """No file of this process can grow beyond 10,000 bytes."""
+def full_disk() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which no file of this process can grow beyond 10,000 bytes.
+
+    To be left before the test ends: pytest's own report may go to a file that is larger already.
+    """
     resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    @contextlib.contextmanager
+    def limited() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @dataclasses.dataclass(frozen=True)

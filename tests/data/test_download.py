@@ -219,8 +219,7 @@ def test_folder_that_cannot_be_made(server, tmp_path):
         fetch(server, tmp_path)
 
 
-@pytest.mark.usefixtures("disk_fills_up")
-def test_full_disk(server, tmp_path):
-    with pytest.raises(RunError, match=r"failed to write .*archive\.tar\.gz: File too large"):
+def test_full_disk(server, tmp_path, full_disk):
+    with full_disk(), pytest.raises(RunError, match=r"failed to write .*archive\.tar\.gz: File too large"):
         fetch(server, tmp_path)
     assert "archive.tar.gz" not in names(tmp_path)

@@ -152,10 +152,9 @@ def archive(tmp_path, small):
     return small.write_archive(tmp_path / "site" / "cifar-10-binary.tar.gz", small.binary)
 
 
-def test_full_disk(archive, tmp_path, small, request):
+def test_full_disk(archive, tmp_path, small, full_disk):
     data = cifar10.read_archive(archive, small.binary)
-    request.getfixturevalue("disk_fills_up")
-    with pytest.raises(RunError, match=r"failed to prepare .*File too large") as caught:
+    with full_disk(), pytest.raises(RunError, match=r"failed to prepare .*File too large") as caught:
         tfds_cifar10.prepare(tmp_path / "data", data)
     assert "\n" not in str(caught.value)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
