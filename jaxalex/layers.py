@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxalex import winograd
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Larger kernels keep the plain gradient: one product a tap would be 121 thin ones for an 11x11 kernel.
-_MAX_TAPS = 25
+# With fewer channels the transforms cost more than the products that they save.
+_MIN_WINOGRAD_FEATURES = 16
+# What share of a direct convolution's products it may need.
+_MAX_WINOGRAD_SHARE = 0.75
+# Up to this many numbers a window is laid out as a row of a matrix.
+_MAX_PATCH = 256
 
 
 def out_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -59,9 +66,9 @@ def conv2d(
 ) -> jax.Array:
     """Two-dimensional cross-correlation, as in ``torch.nn.functional.conv2d``, in NHWC.
 
-    On the CPU the kernel's gradient is one matrix product a kernel tap, over shifted slices, which does not fall to
-    XLA's naive path inside ``lax.scan``. A training step of the CIFAR-10 network took 1.30 s with it and 1.59 s
-    without at batch 128, 0.42 s either way at batch 32 (two AMD EPYC cores, jax 0.10.2, fastest of 8, busy machine).
+    On the CPU it is computed with matrix products, by `jaxalex.winograd` where that needs far fewer of them, so that
+    neither pass falls to XLA's own convolutions there, of which the kernel's gradient is slow, and naive inside
+    ``lax.scan``. What it gains is in ``docs/performance.md``.
 
     Args:
       x: ``[batch, height, width, in]``, floating.
@@ -73,13 +80,15 @@ def conv2d(
     Returns:
       ``[batch, out_size(height, …), out_size(width, …), out]``, of x's dtype.
     """
-    return conv2d_plain(x, kernel, stride, padding, precision)
+    on_cpu = functools.partial(_conv2d_cpu, stride=stride, padding=padding, precision=precision)
+    plain = functools.partial(conv2d_plain, stride=stride, padding=padding, precision=precision)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 def _conv2d_fwd(
     x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return conv2d_plain(x, kernel, stride, padding, precision), (x, kernel)
+    return conv2d(x, kernel, stride, padding, precision), (x, kernel)
 
 
 def _conv2d_bwd(
@@ -89,33 +98,63 @@ def _conv2d_bwd(
     residuals: tuple[jax.Array, jax.Array],
     grad: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    grad_x = jax.vjp(lambda x: conv2d_plain(x, kernel, stride, padding, precision), x)[1](grad)[0]
+    # Each formulation's own gradient; its forward pass is not needed for that, and XLA drops it.
+    def gradients(formulation: Callable[..., jax.Array]) -> Callable[..., Any]:
+        function = functools.partial(formulation, stride=stride, padding=padding, precision=precision)
+        return lambda x, kernel, grad: jax.vjp(function, x, kernel)[1](grad)
 
-    def plain(x: jax.Array, grad: jax.Array) -> jax.Array:
-        return jax.vjp(lambda k: conv2d_plain(x, k, stride, padding, precision), kernel)[1](grad)[0]
-
-    def product_per_tap(x: jax.Array, grad: jax.Array) -> jax.Array:
-        size, in_features, out_features = kernel.shape[0], kernel.shape[2], kernel.shape[3]
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        grad2d = grad.reshape(-1, out_features)
-        products = [
-            lax.dot_general(
-                _shifted(x, tap, grad.shape[1:3], stride).reshape(-1, in_features),
-                grad2d,
-                (((0,), (0,)), ((), ())),
-                precision=precision,
-            )
-            for tap in _taps(size)
-        ]
-        return jnp.stack(products).reshape(kernel.shape)
-
-    if kernel.shape[0] * kernel.shape[1] > _MAX_TAPS:
-        return grad_x, plain(x, grad)
-    return grad_x, lax.platform_dependent(x, grad, cpu=product_per_tap, default=plain)
+    return lax.platform_dependent(*residuals, grad, cpu=gradients(_conv2d_cpu), default=gradients(conv2d_plain))
 
 
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
+
+
+def _conv2d_cpu(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
+) -> jax.Array:
+    size, in_features = kernel.shape[0], kernel.shape[2]
+    folded = -(-size // stride)
+    if (
+        in_features * stride**2 >= _MIN_WINOGRAD_FEATURES
+        and folded % 2
+        and winograd.num_products(folded) * stride**2 <= _MAX_WINOGRAD_SHARE * size**2
+        and padding < folded
+        and x.dtype != jnp.bfloat16  # too coarse for the transforms
+    ):
+        if stride > 1:
+            x, kernel, padding = *_space_to_depth(x, kernel, stride, padding), 0
+        return winograd.conv2d(x, kernel, padding, precision)
+    if size**2 * in_features <= _MAX_PATCH:
+        return _conv2d_patches(x, kernel, stride, padding, precision)
+    return conv2d_plain(x, kernel, stride, padding, precision)
+
+
+def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """Image and kernel of the same convolution at stride 1: squares of ``stride`` pixels a side become channels."""
+    size, (in_features, out_features) = kernel.shape[0], kernel.shape[2:]
+    folded = -(-size // stride)
+    sides = [out_size(n, size, stride, padding) + folded - 1 for n in x.shape[1:3]]
+    after = [side * stride - n - padding for side, n in zip(sides, x.shape[1:3], strict=True)]  # may cut pixels off
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((padding, n, 0) for n in after), (0, 0, 0)))
+    x = x.reshape(len(x), sides[0], stride, sides[1], stride, in_features)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), *sides, stride**2 * in_features)
+    missing = (0, folded * stride - size)
+    kernel = jnp.pad(kernel, (missing, missing, (0, 0), (0, 0)))
+    kernel = kernel.reshape(folded, stride, folded, stride, in_features, out_features).transpose(0, 2, 1, 3, 4, 5)
+    return x, kernel.reshape(folded, folded, stride**2 * in_features, out_features)
+
+
+def _conv2d_patches(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
+) -> jax.Array:
+    """One matrix product of the windows, each laid out as a row, with the kernel."""
+    size = kernel.shape[0]
+    out_hw = [out_size(n, size, stride, padding) for n in x.shape[1:3]]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows = jnp.concatenate([_shifted(x, tap, out_hw, stride) for tap in _taps(size)], axis=-1)
+    flat = rows.reshape(-1, rows.shape[-1])
+    out = jnp.dot(flat, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    return out.reshape(len(x), *out_hw, -1)
 
 
 def max_pool_plain(x: jax.Array, window: int, stride: int) -> jax.Array:

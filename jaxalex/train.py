@@ -11,6 +11,7 @@ from typing import Any
 from jaxalex import cli
 from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
+from jaxalex.memory import keep_freed_memory
 
 _EPILOG = """\
 examples:
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = vars(_parser().parse(argv))
         workdir = flags.pop("workdir")
         config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
+        keep_freed_memory()
         from jaxalex.loop import train_and_evaluate  # heavy: only once the flags are right
 
         path = pathlib.Path(workdir) if workdir else new_workdir(config.dataset)

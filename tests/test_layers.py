@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalex import layers
+from jaxalex import layers, winograd
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +23,14 @@ def _close(actual: jax.Array, expected: jax.Array) -> None:
 
 # (kernel, stride, padding) of every convolution in the two networks, and a few that none has.
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (11, 4, 2), (3, 2, 0), (1, 1, 0), (2, 3, 1)]
+    ("size", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (11, 4, 2), (7, 1, 6), (3, 2, 0), (1, 1, 0), (2, 3, 1)]
 )
-def test_conv2d_equals_plain(size: int, stride: int, padding: int) -> None:
+# On the CPU the number of channels decides how it is computed.
+@pytest.mark.parametrize("channels", [3, 17])
+def test_conv2d_equals_plain(size: int, stride: int, padding: int, channels: int) -> None:
     keys = jax.random.split(jax.random.key(size), 3)
-    x = jax.random.normal(keys[0], (2, 19, 14, 3))  # 19 and 14: the windows leave a remainder
-    kernel = jax.random.normal(keys[1], (size, size, 3, 5))
+    x = jax.random.normal(keys[0], (2, 19, 14, channels))  # 19 and 14: the windows leave a remainder
+    kernel = jax.random.normal(keys[1], (size, size, channels, 5))
     fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, stride, padding), x, kernel)
     plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, stride, padding), x, kernel)
     height, width = (layers.out_size(n, size, stride, padding) for n in (19, 14))
@@ -68,15 +70,29 @@ def test_max_pool_gives_a_tie_to_the_first_maximum(sign: float) -> None:
     assert grad[0, :, :, 0].tolist() == ([[0, 1], [0, 0]] if sign > 0 else [[1, 0], [0, 0]])
 
 
-def test_gradients_compile_for_both_kinds_of_device() -> None:
-    """The formulation is chosen when the program is lowered: on a GPU a convolution stays a convolution."""
+@pytest.mark.parametrize("batch", [1, 2, 7, 8])
+def test_winograd_by_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """Three images at once: fewer than a part, a remainder, and whole parts."""
+    monkeypatch.setattr(winograd, "_images_at_once", lambda x, *_: min(3, len(x)))
+    keys = jax.random.split(jax.random.key(batch), 3)
+    x, kernel = jax.random.normal(keys[0], (batch, 7, 6, 4)), jax.random.normal(keys[1], (3, 3, 4, 5))
+    fast, fast_vjp = jax.vjp(lambda x, k: winograd.conv2d(x, k, 1), x, kernel)
+    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, 1, 1), x, kernel)
+    _close(fast, plain)
+    cotangent = jax.random.normal(keys[2], plain.shape)
+    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
+        _close(actual, expected)
+
+
+def test_how_it_is_computed_is_chosen_for_the_device() -> None:
+    """When the program is lowered: on a GPU a convolution stays a convolution, on the CPU it becomes products."""
 
     def kernel_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.grad(lambda k: layers.conv2d(x, k, 1, 1).sum())(kernel)
 
-    traced = jax.jit(kernel_gradient).trace(jnp.ones((2, 8, 6, 3)), jnp.ones((3, 3, 3, 4)))
+    traced = jax.jit(kernel_gradient).trace(jnp.ones((2, 8, 6, 24)), jnp.ones((3, 3, 24, 4)))
     cpu, gpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda"))
-    # A 3×3 kernel: nine products on the CPU.
-    assert cpu.count("stablehlo.dot_general") == 9
+    assert cpu.count("stablehlo.dot_general") >= 16
+    assert cpu.count("stablehlo.convolution") == 0
     assert gpu.count("stablehlo.dot_general") == 0
-    assert gpu.count("stablehlo.convolution") > cpu.count("stablehlo.convolution")
+    assert gpu.count("stablehlo.convolution") > 0

@@ -1,0 +1,237 @@
+"""Convolution at stride 1 by Winograd's minimal filtering, with its gradients, as matrix products.
+
+A tile of 2×2 outputs of a 3×3 kernel needs 16 products a pair of channels instead of 36: F(2×2, 3×3). The 16
+products of all tiles are 16 matrix products, which every backend runs near its peak; the transforms around them are
+additions and halvings. Larger kernels are cut into parts of 3 and 2 taps an axis, two taps apart, so that a part sees
+the tiles of its neighbour: a 5×5 kernel needs 49 products instead of 100. The sums are several times shorter than a
+direct convolution's, which makes up for the transforms' rounding: float32 is as exact (measured: the parity tests).
+Larger tiles would need still fewer products, and lose digits.
+
+Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, sections 4.1 to 4.3: with
+the matrices given there, an output tile is ``Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A`` for a kernel g and an input tile d of 4×4.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Arrays = Sequence[jax.Array]
+_POINTS = 4  # of a tile, along each axis
+# What lies between the transforms at once: in this little memory it stays in the caches, and pages are used again.
+_BYTES = 16 * 2**20
+
+
+def num_products(size: int) -> float:
+    """Products for one output and a pair of channels; ``size**2`` in a direct convolution.
+
+    >>> num_products(3), num_products(5)
+    (4.0, 12.25)
+    """
+    return sum(taps + 1 for _, taps in _parts(size)) ** 2 / 4
+
+
+def _parts(size: int) -> list[tuple[int, int]]:
+    """How an odd kernel is cut along an axis: the first tap of each part, and its number of taps."""
+    return [(first, 2) for first in range(0, size - 3, 2)] + [(size - 3, 3)]
+
+
+def _input_transform(d: Arrays) -> list[jax.Array]:
+    """Bᵀ along one axis: 4 rows to 4."""
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+
+def _kernel_transform(g: Arrays) -> list[jax.Array]:
+    """G along one axis: 3 taps to 4 rows; 2 taps to 3, since the last would be zero."""
+    outer = (g[0] + g[2]) / 2 if len(g) == 3 else g[0] / 2
+    return [g[0], outer + g[1] / 2, outer - g[1] / 2, *g[2:]]
+
+
+def _kernel_transposed(u: Arrays) -> list[jax.Array]:
+    """Gᵀ along one axis: 4 rows to 3 taps; 3 to 2."""
+    half_sum = (u[1] + u[2]) / 2
+    return [u[0] + half_sum, (u[1] - u[2]) / 2, *(half_sum + last for last in u[3:])]
+
+
+def _output_transform(m: Arrays) -> list[jax.Array]:
+    """Aᵀ along one axis: 4 rows to 2."""
+    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+
+def _output_transposed(y: Arrays) -> list[jax.Array]:
+    """A along one axis: 2 rows to 4."""
+    return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
+
+
+def _along_both(transform: Callable[[Arrays], list[jax.Array]], grid: Sequence[Arrays]) -> list[list[jax.Array]]:
+    """A transform along the columns of a grid of arrays, then along its rows."""
+    columns = [transform([row[j] for row in grid]) for j in range(len(grid[0]))]
+    return [transform(row) for row in zip(*columns, strict=True)]
+
+
+def _grid_points() -> Iterator[tuple[int, int]]:
+    return ((i, j) for i in range(_POINTS) for j in range(_POINTS))
+
+
+def _parts_with(point: tuple[int, int], size: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """The parts of a kernel, down and across, that have a point: a part of 2 taps has no last one."""
+    down, across = ([part for part in _parts(size) if index <= part[1]] for index in point)
+    return [(i, j) for i in down for j in across]
+
+
+def _input_points(x: jax.Array, size: int, padding: int) -> list[jax.Array]:
+    """Bᵀ d B of every tile, seen by every part of the kernel: 16 matrices ``[tile, part and channel]``.
+
+    There is a tile for every 2×2 outputs; the last may reach beyond.
+    """
+    height, width, channels = x.shape[1:]
+    rows, columns = (-(-(n + 2 * padding - size + 1) // 2) for n in (height, width))
+    shifts = _parts(size)[-1][0] // 2  # a part two taps further sees the next tile
+    below, right = (2 * (n + shifts) + 2 - m - padding for n, m in ((rows, height), (columns, width)))
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (padding, below, 0), (padding, right, 0), (0, 0, 0)))
+    stops = [2 * (n + shifts) - 1 for n in (rows, columns)]
+    grid = [[x[:, i : i + stops[0] : 2, j : j + stops[1] : 2] for j in range(_POINTS)] for i in range(_POINTS)]
+    transformed = _along_both(_input_transform, grid)
+
+    def seen(point: tuple[int, int]) -> jax.Array:
+        tiles = transformed[point[0]][point[1]]
+        starts = [(down // 2, across // 2) for (down, _), (across, _) in _parts_with(point, size)]
+        parts = [tiles[:, i : i + rows, j : j + columns].reshape(-1, channels) for i, j in starts]
+        return jnp.concatenate(parts, axis=1)
+
+    return [seen(point) for point in _grid_points()]
+
+
+def _kernel_points(kernel: jax.Array, axis: int) -> list[jax.Array]:
+    """G g Gᵀ of every part: 16 matrices ``[in, out]``, the parts one after the other along an axis."""
+    size = len(kernel)
+
+    def transformed(down: tuple[int, int], across: tuple[int, int]) -> list[list[jax.Array]]:
+        taps = [[kernel[down[0] + i, across[0] + j] for j in range(across[1])] for i in range(down[1])]
+        return _along_both(_kernel_transform, taps)
+
+    parts = {(down, across): transformed(down, across) for down in _parts(size) for across in _parts(size)}
+    return [jnp.concatenate([parts[part][i][j] for part in _parts_with((i, j), size)], axis) for i, j in _grid_points()]
+
+
+def _outputs(products: Arrays, batch: int, out_hw: Sequence[int]) -> jax.Array:
+    """Aᵀ m A of every tile, put together: ``[batch, height, width, out]``."""
+    (height, width), features = out_hw, products[0].shape[-1]
+    rows, columns = -(-height // 2), -(-width // 2)
+    points = [product.reshape(batch, rows, columns, features) for product in products]
+    tile = _along_both(_output_transform, [points[4 * i : 4 * i + 4] for i in range(_POINTS)])
+    whole = jnp.stack([jnp.stack(row, axis=3) for row in tile], axis=2)
+    return whole.reshape(batch, 2 * rows, 2 * columns, features)[:, :height, :width]
+
+
+def _products(a: Arrays, b: Arrays, over: tuple[int, int], precision: lax.Precision | None) -> list[jax.Array]:
+    """The 16 matrix products, summed over axis ``over[0]`` of a's and ``over[1]`` of b's matrices.
+
+    One by one: as a batched product they would first be copied into one array.
+    """
+    dimensions = (((over[0],), (over[1],)), ((), ()))
+    return [lax.dot_general(x, y, dimensions, precision=precision) for x, y in zip(a, b, strict=True)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d(x: jax.Array, kernel: jax.Array, padding: int, precision: lax.Precision | None = None) -> jax.Array:
+    """Cross-correlation at stride 1.
+
+    Args:
+      x: ``[batch, height, width, in]``, floating.
+      kernel: ``[k, k, in, out]``, of x's dtype, k odd and at least 3.
+      padding: zeros added on each side of both axes, at most k - 1.
+      precision: of the products.
+
+    Returns:
+      ``[batch, height + 2 padding - k + 1, width + 2 padding - k + 1, out]``, of x's dtype.
+    """
+    return _correlate(x, _kernel_points(kernel, axis=0), len(kernel), padding, 0, precision)
+
+
+def _correlate(
+    x: jax.Array, kernel_points: Arrays, size: int, padding: int, axis: int, precision: lax.Precision | None
+) -> jax.Array:
+    """The convolution with a transformed kernel, summed over axis ``axis`` of its matrices."""
+    out_hw = [n + 2 * padding - size + 1 for n in x.shape[1:3]]
+
+    def some(x: jax.Array) -> jax.Array:
+        return _outputs(_products(_input_points(x, size, padding), kernel_points, (1, axis), precision), len(x), out_hw)
+
+    count = _images_at_once(x, size, out_hw, kernel_points[0].shape[1 - axis])
+    whole = len(x) // count * count
+    if whole == count:
+        parts = [some(x[:count])]
+    else:
+        out = lax.map(some, x[:whole].reshape(-1, count, *x.shape[1:]))
+        parts = [out.reshape(whole, *out.shape[2:])]
+    return jnp.concatenate([*parts, some(x[whole:])]) if whole < len(x) else parts[0]
+
+
+def _images_at_once(x: jax.Array, size: int, out_hw: Sequence[int], features: int) -> int:
+    """How many images are worked on at once: as many as keep what lies between the transforms within `_BYTES`."""
+    tiles = math.prod(-(-n // 2) for n in out_hw)
+    numbers = tiles * (4 * num_products(size) * x.shape[-1] + _POINTS**2 * features)
+    return max(1, min(len(x), int(_BYTES / (numbers * x.dtype.itemsize))))
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, padding: int, precision: lax.Precision | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return conv2d(x, kernel, padding, precision), (x, kernel)
+
+
+def _backward(
+    padding: int, precision: lax.Precision | None, residuals: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    size = len(kernel)
+    # The input's gradient is a convolution with the kernel turned by 180 degrees, summed over the outputs.
+    turned = _kernel_points(kernel[::-1, ::-1], axis=1)
+    grad_x = _correlate(grad, turned, size, size - 1 - padding, 1, precision)
+
+    def some(x: jax.Array, grad: jax.Array) -> list[jax.Array]:
+        odd = [(0, n % 2, 0) for n in grad.shape[1:3]]
+        even = lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *odd, (0, 0, 0)))
+        tile = _along_both(_output_transposed, [[even[:, i::2, j::2] for j in range(2)] for i in range(2)])
+        grad_products = [tile[i][j].reshape(-1, grad.shape[-1]) for i, j in _grid_points()]
+        return _products(_input_points(x, size, padding), grad_products, (0, 0), precision)
+
+    count = _images_at_once(x, size, grad.shape[1:3], grad.shape[-1])
+    whole = len(x) // count * count
+    points = some(x[whole - count : whole], grad[whole - count : whole])
+    if whole > count:
+
+        def body(sums: list[jax.Array], part: tuple[jax.Array, ...]) -> tuple[list[jax.Array], None]:
+            return [a + b for a, b in zip(sums, some(*part), strict=True)], None
+
+        rest = [a[: whole - count].reshape(-1, count, *a.shape[1:]) for a in (x, grad)]
+        points, _ = lax.scan(body, points, tuple(rest))
+    if whole < len(x):
+        points = [a + b for a, b in zip(points, some(x[whole:], grad[whole:]), strict=True)]
+    return grad_x, _kernel_gradient(points, size, x.shape[-1])
+
+
+def _kernel_gradient(points: Arrays, size: int, in_features: int) -> jax.Array:
+    """The transpose of `_kernel_points` (with ``axis=0``): ``[size, size, in, out]``."""
+    by_part = {
+        (point, part): points[_POINTS * point[0] + point[1]][n * in_features : (n + 1) * in_features]
+        for point in _grid_points()
+        for n, part in enumerate(_parts_with(point, size))
+    }
+    rows = []
+    for down in _parts(size):
+        parts = []
+        for across in _parts(size):
+            grid = [[by_part[(i, j), (down, across)] for j in range(across[1] + 1)] for i in range(down[1] + 1)]
+            parts.append(_along_both(_kernel_transposed, grid))
+        rows += [jnp.stack([tap for part in parts for tap in part[i]]) for i in range(down[1])]
+    return jnp.stack(rows)
+
+
+conv2d.defvjp(_forward, _backward)
