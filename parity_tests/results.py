@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from parity_tests import bounds
@@ -38,7 +39,9 @@ class Layer:
 
     @property
     def rms_ratio(self) -> float | None:
-        """JAX's root-mean-square error over PyTorch's; None where neither errs."""
+        """JAX's root-mean-square error over PyTorch's; None where neither errs or there are too few numbers to tell."""
+        if math.prod(self.shape) < bounds.RMS_MIN_SIZE:
+            return None
         if self.float32_jax_rms is None or self.float32_torch_rms is None or self.float32_jax_rms == 0:
             return None
         return self.float32_jax_rms / self.float32_torch_rms if self.float32_torch_rms else float("inf")
