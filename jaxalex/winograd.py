@@ -163,21 +163,28 @@ def _correlate(
     def some(x: jax.Array) -> jax.Array:
         return _outputs(_products(_input_points(x, size, padding), kernel_points, (1, axis), precision), len(x), out_hw)
 
-    count = _images_at_once(x, size, out_hw, kernel_points[0].shape[1 - axis])
-    whole = len(x) // count * count
-    if whole == count:
-        parts = [some(x[:count])]
-    else:
-        out = lax.map(some, x[:whole].reshape(-1, count, *x.shape[1:]))
-        parts = [out.reshape(whole, *out.shape[2:])]
-    return jnp.concatenate([*parts, some(x[whole:])]) if whole < len(x) else parts[0]
+    parts = _parts_of_batch(x, size, out_hw, kernel_points[0].shape[1 - axis])
+    if parts == 1:
+        return some(x)
+    out = lax.map(some, _split(x, parts))
+    return out.reshape(-1, *out.shape[2:])[: len(x)]
 
 
-def _images_at_once(x: jax.Array, size: int, out_hw: Sequence[int], features: int) -> int:
-    """How many images are worked on at once: as many as keep what lies between the transforms within `_BYTES`."""
+def _parts_of_batch(x: jax.Array, size: int, out_hw: Sequence[int], features: int) -> int:
+    """In how many parts a batch is worked on: so many that what lies between the transforms stays within `_BYTES`."""
     tiles = math.prod(-(-n // 2) for n in out_hw)
     numbers = tiles * (4 * num_products(size) * x.shape[-1] + _POINTS**2 * features)
-    return max(1, min(len(x), int(_BYTES / (numbers * x.dtype.itemsize))))
+    fewest = min(len(x), math.ceil(len(x) * numbers * x.dtype.itemsize / _BYTES))
+    # Parts of one size, if that takes no more than twice as many; else the last one is filled up with zeros.
+    return next((n for n in range(fewest, 2 * fewest) if len(x) % n == 0), fewest)
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    """``[batch, …]`` to ``[parts, images, …]``, filled up with zeros."""
+    images = -(-len(x) // parts)
+    missing = images * parts - len(x)
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, missing, 0), *[(0, 0, 0)] * (x.ndim - 1)))
+    return x.reshape(parts, images, *x.shape[1:])
 
 
 def _forward(
@@ -202,18 +209,17 @@ def _backward(
         grad_products = [tile[i][j].reshape(-1, grad.shape[-1]) for i, j in _grid_points()]
         return _products(_input_points(x, size, padding), grad_products, (0, 0), precision)
 
-    count = _images_at_once(x, size, grad.shape[1:3], grad.shape[-1])
-    whole = len(x) // count * count
-    points = some(x[whole - count : whole], grad[whole - count : whole])
-    if whole > count:
+    parts = _parts_of_batch(x, size, grad.shape[1:3], grad.shape[-1])
+    if parts == 1:
+        points = some(x, grad)
+    else:
 
-        def body(sums: list[jax.Array], part: tuple[jax.Array, ...]) -> tuple[list[jax.Array], None]:
+        def body(sums: list[jax.Array], part: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
             return [a + b for a, b in zip(sums, some(*part), strict=True)], None
 
-        rest = [a[: whole - count].reshape(-1, count, *a.shape[1:]) for a in (x, grad)]
-        points, _ = lax.scan(body, points, tuple(rest))
-    if whole < len(x):
-        points = [a + b for a, b in zip(points, some(x[whole:], grad[whole:]), strict=True)]
+        split = _split(x, parts), _split(grad, parts)
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), jax.eval_shape(some, split[0][0], split[1][0]))
+        points, _ = lax.scan(body, zeros, split)
     return grad_x, _kernel_gradient(points, size, x.shape[-1])
 
 

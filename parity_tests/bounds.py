@@ -14,7 +14,7 @@ U = 2.0**-24  # unit roundoff of float32
 C = 4.0  # one constant for every layer
 RMS_RATIO = 4.0  # JAX's root-mean-square error against PyTorch's
 # The ratio is judged over at least so many numbers: over 16, two equally exact programs exceed it less than once in a
-# million times (F distribution with 16 and 16 degrees of freedom), over 8 once in 2,500.
+# million times (F distribution with 16 and 16 degrees of freedom), over 8 once in 2,700.
 RMS_MIN_SIZE = 16
 FLOAT64_LIMIT = 1e-12
 TRAJECTORY_LIMIT = 1e-10

@@ -70,10 +70,11 @@ def test_max_pool_gives_a_tie_to_the_first_maximum(sign: float) -> None:
     assert grad[0, :, :, 0].tolist() == ([[0, 1], [0, 0]] if sign > 0 else [[1, 0], [0, 0]])
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, 8])
-def test_winograd_by_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    """Three images at once: fewer than a part, a remainder, and whole parts."""
-    monkeypatch.setattr(winograd, "_images_at_once", lambda x, *_: min(3, len(x)))
+@pytest.mark.parametrize(("batch", "parts"), [(1, 1), (8, 1), (8, 2), (7, 2), (7, 7)])
+def test_winograd_by_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch, batch: int, parts: int) -> None:
+    """Parts of one size, and such that the last one must be filled up."""
+    numbers = batch * 4 * 3 * 16 * (4 + 5)  # images, tiles, points, channels
+    monkeypatch.setattr(winograd, "_BYTES", 8 * numbers // parts)
     keys = jax.random.split(jax.random.key(batch), 3)
     x, kernel = jax.random.normal(keys[0], (batch, 7, 6, 4)), jax.random.normal(keys[1], (3, 3, 4, 5))
     fast, fast_vjp = jax.vjp(lambda x, k: winograd.conv2d(x, k, 1), x, kernel)
