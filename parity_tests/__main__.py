@@ -29,6 +29,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the object of report.json there")
     parser.add_argument("--width", type=float, default=1.0, metavar="F", help="of the networks (default 1)")
     parser.add_argument("--batch-size", type=int, default=2, metavar="N", help="default 2; training takes 4 N")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default auto: a GPU if any")
     parser.add_argument("--no-faults", action="store_true", help="leave the planted faults out")
     return parser
 
@@ -44,13 +45,14 @@ def _main(argv: Sequence[str] | None) -> None:
     from parity_tests import report, suite
     from parity_tests.networks import Case
 
+    torch_device = _use_device(args.device)
     report.full_float32()
     start, results = time.perf_counter(), {}
     for model in MODELS if args.model == "all" else (args.model,):
         case = Case(model, args.width, args.batch_size)
         steps = args.steps or {"cifar10": 100, "paper": 20}[model]
         dtypes = DTYPES if args.dtype == "all" else (args.dtype,)
-        result = suite.compare(case, steps, dtypes, 4 * args.batch_size, _progress)
+        result = suite.compare(case, steps, dtypes, 4 * args.batch_size, _progress, torch_device)
         if not args.no_faults:
             from parity_tests import fault_score
 
@@ -59,7 +61,7 @@ def _main(argv: Sequence[str] | None) -> None:
         print(report.summary(model, result), end="\n\n", flush=True)
         results[model] = result
     arguments = {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in vars(args).items()}
-    whole = report.to_dict(results, report.environment(arguments, time.perf_counter() - start))
+    whole = report.to_dict(results, report.environment(arguments, time.perf_counter() - start, torch_device))
     text = report.write(whole, args.out) if args.out else report.text(whole)
     if args.json:
         args.json.write_text(text)
@@ -79,6 +81,20 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--out {args.out} is a file")
     if args.json and not args.json.absolute().parent.is_dir():
         raise UsageError(f"--json {args.json}: there is no folder {args.json.absolute().parent}")
+
+
+def _use_device(name: str) -> str:
+    """Makes a device JAX's default; returns PyTorch's name for one of the same kind."""
+    import jax
+    import torch
+
+    from jaxalex.devices import choose_device
+
+    device = choose_device(name, "float32")
+    if device.platform != "cpu" and not torch.cuda.is_available():
+        raise UsageError("JAX finds a GPU here and PyTorch does not: install PyTorch for it, or use --device cpu")
+    jax.config.update("jax_default_device", device)
+    return "cpu" if device.platform == "cpu" else "cuda"
 
 
 def _progress(text: str) -> None:

@@ -113,7 +113,7 @@ def metrics(
             std=half,
             image_hw=image_hw,
         )
-        ours = jax_program.evaluate(state, epochs.place(ImageSet(pixels, labels), jax.devices("cpu")[0]))
+        ours = jax_program.evaluate(state, epochs.place(ImageSet(pixels, labels), next(iter(half.devices()))))
     side = torch_program.side
     module = side.module.double()
     module.load_state_dict({k: torch.from_numpy(v.astype(np.float64)) for k, v in side.from_common(params).items()})

@@ -107,7 +107,9 @@ def torch_stages() -> dict[str, str]:
     }
 
 
-def torch_side(case: Case, module: Any = None, stages: dict[str, str] | None = None, loss: Any = None) -> TorchSide:
+def torch_side(
+    case: Case, module: Any = None, stages: dict[str, str] | None = None, loss: Any = None, device: str = "cpu"
+) -> TorchSide:
     """The reference, with its own loss. ``module`` stands in for it where a fault is planted."""
     feature_hw = case.feature_hw
     return TorchSide(
@@ -116,6 +118,7 @@ def torch_side(case: Case, module: Any = None, stages: dict[str, str] | None = N
         to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
         from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),
         loss=loss,
+        device=device,
     )
 
 

@@ -66,7 +66,7 @@ def torch_sgd(params: Iterable[torch.Tensor], lr: float, momentum: float, weight
 def torch_evaluate(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, loss: Any) -> tuple[float, float]:
     """Mean loss and accuracy in percent over every sample, in batches of 100 whose last may be smaller."""
     batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=100)
-    mean = training.evaluate(module, batches, loss, torch.device("cpu"))
+    mean = training.evaluate(module, batches, loss, next(module.parameters()).device)
     return mean.loss, mean.accuracy
 
 
@@ -120,7 +120,9 @@ class TorchProgram:
     schemes: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(TORCH_SCHEMES))
 
 
-def programs(case: Case) -> tuple[JaxProgram, TorchProgram]:
-    """The right pair for a case."""
+def programs(case: Case, torch_device: str = "cpu") -> tuple[JaxProgram, TorchProgram]:
+    """The right pair for a case; JAX's side runs on its default device."""
     network = networks.jax_network(case)
-    return JaxProgram(network, networks.jax_side(case, network)), TorchProgram(networks.torch_side(case))
+    return JaxProgram(network, networks.jax_side(case, network)), TorchProgram(
+        networks.torch_side(case, device=torch_device)
+    )

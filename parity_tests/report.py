@@ -24,9 +24,9 @@ def full_float32() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def environment(arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def environment(arguments: Mapping[str, Any], seconds: float, torch_device: str = "cpu") -> dict[str, Any]:
     """Versions, devices and precision modes of both sides."""
-    import jax
+    import jax.numpy as jnp
     import torch
 
     from jaxalex import environment as ours
@@ -36,13 +36,22 @@ def environment(arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     tf32 = f"allow_tf32: matmul {torch.backends.cuda.matmul.allow_tf32}, cudnn {torch.backends.cudnn.allow_tf32}"
     return {
         "versions": versions,
-        "devices": {"jax": ours.describe_device(jax.devices()[0]), "torch": "cpu"},
+        "devices": {
+            "jax": ours.describe_device(next(iter(jnp.zeros(()).devices()))),
+            "torch": _torch_device(torch_device),
+        },
         "cpu": ours.cpu_name(),
         "cores": ours.cpu_count(),
         "precision": {"jax": "lax.Precision.HIGHEST", "torch": f"float32; {tf32}"},
         "arguments": dict(arguments),
         "seconds": round(seconds, 1),
     }
+
+
+def _torch_device(name: str) -> str:
+    import torch
+
+    return name if name == "cpu" else f"gpu: {torch.cuda.get_device_name(name)}"
 
 
 def to_dict(results: Mapping[str, Result], env: dict[str, Any]) -> dict[str, Any]:

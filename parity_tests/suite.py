@@ -70,6 +70,7 @@ def compare(
     dtypes: Collection[str] = DTYPES,
     trajectory_batch: int = 8,
     progress: Callable[[str], None] = lambda text: None,
+    torch_device: str = "cpu",
 ) -> Result:
     """All seven levels for one AlexNet.
 
@@ -79,6 +80,7 @@ def compare(
       dtypes: of ``("float64", "float32")``.
       trajectory_batch: images a training step.
       progress: gets a line when something begins.
+      torch_device: where the reference's networks are computed; JAX's are on its default device.
     """
     result, start = Result(case.batch_size, case.image_shape, case.width, steps), time.perf_counter()
 
@@ -89,7 +91,7 @@ def compare(
     result.images = f"{images.splits.name} ({images.splits.source})"
     say(f"images: {result.images}")
     height, width, _ = case.image_shape
-    jax_program, torch_program = programs(case)
+    jax_program, torch_program = programs(case, torch_device)
     inputs = make_inputs(case, images=_normalised(images, case.batch_size, height, width))
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
     say("shapes, forward and gradients")
@@ -101,7 +103,7 @@ def compare(
         say("the network without capture")
         result.checks += without_capture(jax_program, torch_program, pair)
         say("images that are not square")
-        result.checks += _oblong(case)
+        result.checks += _oblong(case, torch_device)
     say("optimizer")
     result.checks += optimizer(jax_program, torch_program, dtypes)
     say("data and metrics")
@@ -109,7 +111,7 @@ def compare(
     result.checks += data_level.normalisation(jax_program, torch_program, images.splits.train)
     narrow = dataclasses.replace(case, width=NARROW, num_classes=10)
     result.checks += data_level.metrics(
-        *programs(narrow), make_inputs(narrow).params, images.splits.test, (height, width)
+        *programs(narrow, torch_device), make_inputs(narrow).params, images.splits.test, (height, width)
     )
     say("initialisers")
     result.checks += initialisers(jax_program, torch_program)
@@ -125,11 +127,11 @@ def compare(
     return result
 
 
-def _oblong(case: Case) -> list[Check]:
+def _oblong(case: Case, torch_device: str) -> list[Check]:
     """Levels 1 to 3 in float64 on images that are higher than wide, where every transposition shows."""
     height, width, _ = case.image_shape
     oblong = dataclasses.replace(case, width=NARROW, num_classes=7, image_hw=(height * 9 // 8, width))
-    jax_program, torch_program = programs(oblong)
+    jax_program, torch_program = programs(oblong, torch_device)
     inputs = make_inputs(oblong, seed=1)
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels, seed=1)
     layers, checks, _ = network(pair, ["float64"])

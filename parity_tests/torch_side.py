@@ -31,6 +31,7 @@ class TorchSide:
       to_common: arrays by PyTorch's parameter names to arrays by common name and layout.
       from_common: its inverse.
       loss: ``(logits, labels) -> scalar``.
+      device: where it is computed; what is handed over lies in NumPy arrays all the same.
     """
 
     name = "torch"
@@ -42,13 +43,14 @@ class TorchSide:
         to_common: Convert,
         from_common: Convert,
         loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        device: str = "cpu",
     ):
         modules = dict(module.named_modules())
         unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in stages.items()
                    if name not in modules]  # fmt: skip
         if unknown:
             raise ParityError("the table of stages does not fit: " + "; ".join(unknown))
-        self.module = module
+        self.module, self.device = module.to(device), torch.device(device)
         self.stages = {stage: modules[name] for stage, name in stages.items()}
         self.to_common, self.from_common = to_common, from_common
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
@@ -96,14 +98,14 @@ class TorchSide:
             return value
 
         with torch.no_grad():
-            self._call(self._weights(params), _to_torch(images), tap, masks)
+            self._call(self._weights(params), self.tensor(images), tap, masks)
         return {name: _to_common(value) for name, value in seen.items()}
 
     def isolated(
         self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, masks: Arrays | None = None
     ) -> Isolated:
         """As `parity_tests.jax_side.JaxSide.isolated`."""
-        fed = {name: _to_torch(value).requires_grad_() for name, value in inputs.items()}
+        fed = {name: self.tensor(value).requires_grad_() for name, value in inputs.items()}
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -111,12 +113,12 @@ class TorchSide:
             return fed[name].clone()
 
         weights = {name: value.requires_grad_() for name, value in self._weights(params).items()}
-        first = _to_torch(images).requires_grad_()
+        first = self.tensor(images).requires_grad_()
         self._call(weights, first, tap, masks)
         self._require_all(seen)
         names = list(self.stages)
         leaves = [first, *(fed[name] for name in names[:-1]), *weights.values()]
-        grads = _grad([seen[name] for name in names], leaves, [_to_torch(cotangents[name]) for name in names])
+        grads = _grad([seen[name] for name in names], leaves, [self.tensor(cotangents[name]) for name in names])
         vjp_inputs = {name: _to_common(grad) for name, grad in zip(names, grads[: len(names)], strict=True)}
         return Isolated(
             {name: _to_common(seen[name]) for name in names}, vjp_inputs, self._params(weights, grads[len(names) :])
@@ -133,9 +135,9 @@ class TorchSide:
             return value.clone()
 
         weights = {name: value.requires_grad_() for name, value in self._weights(params).items()}
-        logits = self._call(weights, _to_torch(images), tap, masks)
+        logits = self._call(weights, self.tensor(images), tap, masks)
         self._require_all(seen)
-        loss = self.loss(logits, torch.from_numpy(labels.astype(np.int64)))
+        loss = self.loss(logits, self.tensor(labels.astype(np.int64)))
         grads = _grad([loss], [*seen.values(), *weights.values()], [torch.ones_like(loss)])
         activations = {name: _to_common(grad) for name, grad in zip(seen, grads[: len(seen)], strict=True)}
         return Gradients(float(loss.detach()), self._params(weights, grads[len(seen) :]), activations)
@@ -145,12 +147,12 @@ class TorchSide:
         found = {}
         names = list(self.stages)
         for before, name in itertools.pairwise(names):
-            module, x = self.stages[name], _to_torch(forward[before])
+            module, x = self.stages[name], self.tensor(forward[before])
             if isinstance(module, nn.ReLU):
-                found[name] = (x > 0).numpy()
+                found[name] = (x > 0).cpu().numpy()
             elif isinstance(module, nn.MaxPool2d):
                 args = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
-                found[name] = nn.functional.max_pool2d(x, *args, return_indices=True)[1].numpy()
+                found[name] = nn.functional.max_pool2d(x, *args, return_indices=True)[1].cpu().numpy()
         return found
 
     @contextlib.contextmanager
@@ -171,7 +173,7 @@ class TorchSide:
         def hook(name: str) -> Callable[..., torch.Tensor]:
             def call(module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
                 if isinstance(module, nn.Dropout) and name in masks:
-                    out = args[0] * _to_torch(masks[name]).to(args[0].dtype) / (1 - module.p)
+                    out = args[0] * self.tensor(masks[name]).to(args[0].dtype) / (1 - module.p)
                 return tap(name, out)
 
             return call
@@ -184,10 +186,17 @@ class TorchSide:
                 handle.remove()
 
     def _weights(self, params: Arrays) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(np.array(value)) for name, value in self.from_common(params).items()}
+        return {
+            name: torch.from_numpy(np.array(value)).to(self.device) for name, value in self.from_common(params).items()
+        }
 
     def _params(self, weights: Mapping[str, torch.Tensor], grads: list[torch.Tensor]) -> Arrays:
-        return self.to_common({name: grad.numpy() for name, grad in zip(weights, grads, strict=True)})
+        return self.to_common({name: grad.cpu().numpy() for name, grad in zip(weights, grads, strict=True)})
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """A copy of ``[b, h, w, c]`` as ``[b, c, h, w]``; other arrays as they are."""
+        array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+        return torch.from_numpy(np.array(array, order="C")).to(self.device)
 
     def _require_all(self, seen: Mapping[str, torch.Tensor]) -> None:
         missing = [name for name in self.stages if name not in seen]
@@ -204,13 +213,8 @@ def _grad(
     return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True)]
 
 
-def _to_torch(array: np.ndarray) -> torch.Tensor:
-    """``[batch, height, width, channel]`` to ``[batch, channel, height, width]``; other arrays as they are."""
-    return torch.from_numpy(np.array(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array, order="C"))
-
-
 def _to_common(tensor: torch.Tensor) -> np.ndarray:
-    array = tensor.detach().numpy()
+    array = tensor.detach().cpu().numpy()
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array)
 
 

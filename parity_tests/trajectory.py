@@ -131,6 +131,7 @@ class TorchRun:
         self._module = program.side.module.to(getattr(torch, dtype))
         arrays = {name: torch.from_numpy(np.array(v, dtype)) for name, v in program.side.from_common(params).items()}
         self._module.load_state_dict(arrays, assign=True)
+        self._module.to(program.side.device)
         self._module.requires_grad_(True)
         self._optimizer = program.sgd(
             self._module.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay, False
@@ -140,21 +141,21 @@ class TorchRun:
         """Trains on normalised images ``[b, h, w, c]``; returns the mean loss."""
         self._module.train()
         dtype = next(self._module.parameters()).dtype
-        x = torch.from_numpy(np.array(images.transpose(0, 3, 1, 2), order="C")).to(dtype)
+        x = self._side.tensor(images).to(dtype)
         self._optimizer.zero_grad()
         with self._side.masked(masks):
-            loss = self._side.loss(self._module(x), torch.from_numpy(labels.astype(np.int64)))
+            loss = self._side.loss(self._module(x), self._side.tensor(labels.astype(np.int64)))
         loss.backward()
         self._optimizer.step()
         return float(loss.detach())
 
     def params(self) -> Arrays:
-        return self._side.to_common({name: p.detach().numpy() for name, p in self._module.named_parameters()})
+        return self._side.to_common({name: p.detach().cpu().numpy() for name, p in self._module.named_parameters()})
 
     def velocity(self) -> Arrays:
         state = self._optimizer.state
         return self._side.to_common(
-            {name: state[p]["momentum_buffer"].numpy() for name, p in self._module.named_parameters()}
+            {name: state[p]["momentum_buffer"].cpu().numpy() for name, p in self._module.named_parameters()}
         )
 
 
