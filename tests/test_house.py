@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # A module imports from lower floors only.
 FLOORS = {
-    0: {"errors", "config", "layers", "environment", "initializers", "devices", "cli"},
+    0: {"errors", "config", "layers", "environment", "initializers", "devices", "cli", "compilation_cache"},
     1: {"models", "optim", "convert", "data"},
     2: {"state", "steps", "epochs", "weights", "checkpoint", "report"},
     3: {"loop", "pretrained"},
@@ -22,6 +22,7 @@ FLOORS = {
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # On one floor, in this order.
 SAME_FLOOR = {("config", "errors"), ("cli", "errors"), ("devices", "errors"), ("steps", "state")} | {
+    ("compilation_cache", "errors"),
     ("epochs", "steps"),
     ("epochs", "state"),
     ("checkpoint", "state"),
