@@ -49,6 +49,7 @@ out=$(cd "$out" && pwd)
 [ -z "$data_dir" ] || [ ! -d "$data_dir" ] || data_dir=$(cd "$data_dir" && pwd)
 cd "$root" || exit 1
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+[ "$device" = gpu ] || export JAX_PLATFORMS=cpu
 # Programs that were compiled once are not compiled again when a stage goes on.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-${TMPDIR:-/tmp}/jaxalex-gpu-compiled}"
 export XLA_PYTHON_CLIENT_PREALLOCATE=false # both frameworks on one card
@@ -75,11 +76,9 @@ parity() {
   for model in cifar10 paper; do
     if [ -s "$out/parity-$model.json" ]; then echo "parity-$model.json is there already"; continue; fi
     flags=(--no-faults)
-    [ -z "$quick" ] || flags+=(--width 0.03 --steps 2 --batch-size 1)
-    local platforms=cpu
-    [ "$device" = cpu ] || platforms=cuda,cpu
+    [ -z "$quick" ] || flags+=(--width 0.03 --steps 1 --batch-size 1 --dtype float32)
     # A failed parity leaves its report, too: it says where the networks differ.
-    JAX_PLATFORMS=$platforms within "$python" -m parity_tests --model "$model" "${flags[@]}" --json "$out/.parity.part" || status=1
+    within "$python" -m parity_tests --model "$model" "${flags[@]}" --json "$out/.parity.part" || status=1
     [ ! -s "$out/.parity.part" ] || mv "$out/.parity.part" "$out/parity-$model.json"
   done
   return $status
@@ -113,7 +112,7 @@ throughput() {
 throughput_part() {
   # It ends by itself while there is time to write the page; one setting can take a few minutes.
   within "$python" -m benchmarks "${flags[@]}" --model "$1" --mode "$2" --batch-size "$3" --precision "$4" \
-    --setting-seconds 15 --time-limit $(($(left) - 150))
+    --setting-seconds 15 "--time-limit=$(($(left) - 150))"
 }
 
 train() {
@@ -131,7 +130,7 @@ train() {
   local -a precisions=(float32)
   [ "$device" = cpu ] || precisions=(bfloat16 float32)
   within "$python" -m benchmarks.end_to_end "${flags[@]}" --dataset cifar10 --data-dir "$data_dir" --num-epochs 20 \
-    --precision "${precisions[@]}" --time-limit "$(($(left) - 10))"
+    --precision "${precisions[@]}" "--time-limit=$(($(left) - 10))"
 }
 
 status=0

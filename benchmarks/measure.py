@@ -106,12 +106,11 @@ class Contestant:
             others = (busy_seconds() or 0.0) - before - sample["cpu_seconds"]
             self.elsewhere.append(max(0.0, others) / (environment.cpu_count() * sample["seconds"]))
 
-    def finish(self) -> None:
-        """Asks for peak memory and the last loss, then ends the worker."""
+    def account(self) -> None:
+        """Asks for peak memory and the last loss."""
         if self.worker is not None:
             self.facts["peak_memory_bytes"] = self.worker.ask("memory")
             self.facts["loss"] = self.worker.ask("loss", program="step")
-            self.stop()
 
     def stop(self) -> None:
         """Ends the worker."""
@@ -154,12 +153,14 @@ def measure_setting(setting: Setting, options: Options, say: Callable[[str], Non
             _blaming(contestant, lambda c: c.start(setting, options))
         _in_turn(contestants, setting, options, say)
         best = {framework: _best(contestants, framework) for framework in ("jax", "torch")}
+        for contestant in contestants:
+            contestant.account()  # before the parts take memory, too
         winners = [contestant for contestant in best.values() if contestant is not None and options.parts]
         for contestant in winners:
             say(f"{setting}: parts of {contestant.framework} {contestant.variant}")
             _blaming(contestant, lambda c: _parts(c, setting, options))
         for contestant in contestants:
-            contestant.finish()
+            contestant.stop()
         for contestant in winners:
             if contestant.facts["compile_seconds"] > 0:
                 _first_step_again(contestant, setting, options)
@@ -188,7 +189,8 @@ def _in_turn(contestants: Sequence[Contestant], setting: Setting, options: Optio
             for contestant in running:
                 best = _best(contestants, contestant.framework)
                 if best is not None and contestant.rate * _HOPELESS < best.rate:
-                    contestant.finish()
+                    contestant.account()
+                    contestant.stop()
 
 
 def _alternating(contestants: Sequence[Contestant]) -> list[Contestant]:
@@ -210,7 +212,7 @@ def _parts(contestant: Contestant, setting: Setting, options: Options) -> None:
     for program in ("forward", "gradient"):
         facts = contestant.worker.ask("first", program=program, spawned=contestant.worker.spawned)
         calls = max(1, math.ceil(contestant.calls * contestant.facts["images"] / facts["images"]))
-        contestant.worker.ask("sample", program=program, calls=options.warmup)
+        contestant.worker.ask("sample", program=program, calls=options.warmup - 1)  # it was called once already
         samples = [
             contestant.worker.ask("sample", program=program, calls=calls)["seconds"] for _ in range(_PART_SAMPLES)
         ]
@@ -290,7 +292,9 @@ def _rows(setting: Setting, contestants: Sequence[Contestant], best: Mapping[str
 def _row(setting: Setting, contestant: Contestant, is_best: bool) -> dict[str, Any]:
     facts, rates = contestant.facts, list(contestant.rates.values())
     elsewhere = statistics.median(contestant.elsewhere) if contestant.elsewhere else None
-    busy = f"other programs kept {100 * elsewhere:.0f} % of the processor busy" if (elsewhere or 0) > _BUSY else None
+    busy = None
+    if elsewhere is not None and elsewhere > _BUSY:
+        busy = f"other programs kept {100 * elsewhere:.0f} % of the processor busy"
     return {
         **dataclasses.asdict(setting),
         "inputs": facts.get("inputs"),

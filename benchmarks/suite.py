@@ -58,10 +58,7 @@ class Suite:
             self.result = {"environment": result.describe(self.flags, gpu), "rows": [], "ratios": []}
             if resume and self.file is not None and self.file.exists():
                 self._take_up(result.read(self.file))
-            if set(precisions) - set(self.result.get("roofline", {}).get("matmul_flops_per_second", {})):
-                self.say("roofline: a large matrix product and a large copy")
-                self.result["roofline"] = roofline.measure(device, precisions, self.quick)
-                self._write()
+            self._measure_roofline(device, precisions)
         except WorkerError as error:
             raise RunError(str(error)) from error
         for setting in settings:
@@ -74,6 +71,16 @@ class Suite:
             self.result["ratios"] = ratios(self.result["rows"])
             self._write()
         return True
+
+    def _measure_roofline(self, device: str, precisions: Sequence[str]) -> None:
+        before = self.result.get("roofline") or {"matmul_flops_per_second": {}}
+        missing = [p for p in precisions if p not in before["matmul_flops_per_second"]]
+        if missing:
+            self.say("roofline: a large matrix product and a large copy")
+            found = roofline.measure(device, missing, self.quick)
+            found["matmul_flops_per_second"] |= before["matmul_flops_per_second"]
+            self.result["roofline"] = found
+            self._write()
 
     def _device_and_costs(self, device: str, settings: Sequence[Setting]) -> tuple[str | None, dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder, Worker("jax", pathlib.Path(folder)) as worker:
