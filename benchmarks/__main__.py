@@ -158,6 +158,7 @@ def _report(args: argparse.Namespace, result: dict[str, Any]) -> None:
     print(tables.plain(tables.rows_table(result["rows"])))
     print()
     print(tables.plain(tables.ratio_table(result["ratios"])))
+    print(tables.disturbance(result["rows"]).replace("**", ""))
     if args.png is not None:
         from benchmarks import charts
 

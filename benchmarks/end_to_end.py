@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import commands, result
-from benchmarks.measure import Options, first_step, spread
+from benchmarks.figures import spread
+from benchmarks.measure import Options, first_step
 from benchmarks.process import Worker, WorkerError
 from benchmarks.settings import Setting
 from jaxalex import cli

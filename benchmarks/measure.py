@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import pathlib
 import statistics
 import tempfile
@@ -13,17 +12,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.figures import busy_seconds, pairwise, spread
 from benchmarks.process import OutOfMemory, Worker, WorkerError
 from benchmarks.settings import JAX_VARIANTS, Setting, check_comparable
+from benchmarks.tables import BUSY
 from jaxalex import environment
 from jaxalex.errors import RunError, UsageError
 
 # After so many rounds, a variant slower than its framework's best by this factor is not sampled any more.
 _SCREENING_ROUNDS, _HOPELESS = 2, 1.15
 _MIN_ROUNDS = 3
-# Other programs' share of the processor from which on a figure is doubtful; PyTorch's threads, which wait for each
-# other, suffer more from it than XLA's.
-_BUSY = 0.05
 _PART_SAMPLES = 3
 # Of a row, next to its rate; None where it was not measured.
 FACTS = (
@@ -243,36 +241,6 @@ def _check_losses(setting: Setting, contestants: Sequence[Contestant]) -> None:
             raise RunError(f"{setting}: the two sides do not compute the same, losses are {losses}")
 
 
-def busy_seconds() -> float | None:
-    """Seconds that the processor cores of this process have worked so far, whoever for; None where that is unknown."""
-    try:
-        lines = pathlib.Path("/proc/stat").read_text().splitlines()
-        ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
-        ticks = [line.split() for line in lines if line.split()[0] in ours]
-    except (OSError, AttributeError):
-        return None
-    # user, nice, system, …, irq, softirq: all but idle and waiting for disks
-    return sum(sum(map(int, [*t[1:4], *t[6:8]])) for t in ticks) / os.sysconf("SC_CLK_TCK")
-
-
-def spread(values: Sequence[float]) -> list[float] | None:
-    """First and third quartile, None for fewer than two values.
-
-    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
-    [2.0, 4.0]
-    """
-    return statistics.quantiles(values, n=4, method="inclusive")[::2] if len(values) > 1 else None
-
-
-def pairwise(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    """Ratios of the samples taken in the same round, so that what disturbs a round disturbs both.
-
-    >>> pairwise({0: 2.0, 1: 3.0, 2: 9.0}, {0: 1.0, 1: 2.0})
-    [2.0, 1.5]
-    """
-    return [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
-
-
 def _rows(setting: Setting, contestants: Sequence[Contestant], best: Mapping[str, Contestant | None]) -> list[Any]:
     rows = {id(c): _row(setting, c, c is best[c.framework]) for c in contestants}
     peer = best["torch"]
@@ -293,7 +261,7 @@ def _row(setting: Setting, contestant: Contestant, is_best: bool) -> dict[str, A
     facts, rates = contestant.facts, list(contestant.rates.values())
     elsewhere = statistics.median(contestant.elsewhere) if contestant.elsewhere else None
     busy = None
-    if elsewhere is not None and elsewhere > _BUSY:
+    if elsewhere is not None and elsewhere > BUSY:
         busy = f"other programs kept {100 * elsewhere:.0f} % of the processor busy"
     return {
         **dataclasses.asdict(setting),

@@ -22,6 +22,7 @@ def html(result: Mapping[str, Any]) -> str:
     parts = [
         "<h1>JAX beside PyTorch: images per second</h1>",
         f"<p>{escaping.escape(tables.machine(result['environment']))}</p>",
+        f"<p>{escaping.escape(tables.disturbance(result['rows']).replace('**', ''))}</p>",
         "<p>A ratio above 1: JAX is faster. Medians; ratios by pairs; the best row of each framework is bold. "
         "MFU: floating-point operations of the network over the measured rate of a matrix product. Floor: the time "
         "that parameters, gradients and velocities take at the measured rate of a copy, over the step's time.</p>",

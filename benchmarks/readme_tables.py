@@ -18,7 +18,8 @@ def throughput(results: Sequence[Result]) -> str:
     """The ratio tables, one for each device; a device without a result is not measured."""
 
     def one(found: Result) -> str:
-        return f"{tables.markdown(tables.ratio_table(found['ratios']))}\n\nMeasured on {_machine(found)}."
+        table = tables.markdown(tables.ratio_table(found["ratios"]))
+        return f"{table}\n\n{tables.disturbance(found['rows'])}Measured on {_machine(found)}."
 
     return _by_device(results, one)
 

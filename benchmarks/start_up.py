@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import commands, result
-from benchmarks.measure import spread
+from benchmarks.figures import spread
 from jaxalex import cli
 
 _HELP = ("jaxalex.train", "jaxalex.evaluate", "jaxalex.predict", "jaxalex.summary", "benchmarks")

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Table = list[list[str]]  # the first row is the head
+# Other programs' share of the processor from which on a figure is doubtful; PyTorch's threads, which wait for each
+# other, suffer more from it than XLA's.
+BUSY = 0.05
 NOT_MEASURED = "not measured"
 _VERSIONS = ("jax", "flax", "optax", "torch")
 
@@ -134,6 +137,19 @@ def machine(environment: Mapping[str, Any]) -> str:
         f"{gpu}{environment['cpu']}, {environment['cores']} cores; {named}; {environment['date']}, "
         f"revision {environment['git_revision'][:12]}{'-dirty' * environment['git_revision'].endswith('-dirty')}"
     )
+
+
+def disturbance(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence where other programs took part of the processor while rows were timed; nothing where none did.
+
+    >>> disturbance([{"busy_elsewhere": 0.31}, {"busy_elsewhere": 0.01}, {"busy_elsewhere": None}])
+    '**The machine was not quiet: other programs kept up to 31 % of it busy in 1 of 3 rows.** '
+    """
+    shares = [row["busy_elsewhere"] for row in rows if (row["busy_elsewhere"] or 0) > BUSY]
+    if not shares:
+        return ""
+    most = percent(max(shares))
+    return f"**The machine was not quiet: other programs kept up to {most} of it busy in {len(shares)} of {len(rows)} rows.** "
 
 
 def markdown(table: Table) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import inputs, settings, suite
+from benchmarks.figures import pairwise, spread
 from benchmarks.flops import floor_bytes, model_flops
-from benchmarks.measure import pairwise, spread
 from benchmarks.process import ROOT
 from benchmarks.settings import Setting
 from jaxalex.errors import UsageError

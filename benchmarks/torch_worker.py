@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import inputs, protocol
 from benchmarks.protocol import Program
-from benchmarks.settings import Setting
+from benchmarks.settings import TORCH_VARIANTS, Setting
 
 
 class TorchWorker(protocol.Worker):
@@ -55,6 +55,8 @@ class TorchWorker(protocol.Worker):
 
         from torch_ref import models
 
+        if variant not in TORCH_VARIANTS:
+            raise ValueError(f"unknown variant {variant!r}")
         if memory_limit is not None:
             protocol.limit_memory(memory_limit)
         self.setting, self.variant = Setting(**setting), variant
