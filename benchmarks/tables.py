@@ -148,8 +148,8 @@ def disturbance(rows: Sequence[Mapping[str, Any]]) -> str:
     shares = [row["busy_elsewhere"] for row in rows if (row["busy_elsewhere"] or 0) > BUSY]
     if not shares:
         return ""
-    most = percent(max(shares))
-    return f"**The machine was not quiet: other programs kept up to {most} of it busy in {len(shares)} of {len(rows)} rows.** "
+    where = f"kept up to {percent(max(shares))} of it busy in {len(shares)} of {len(rows)} rows"
+    return f"**The machine was not quiet: other programs {where}.** "
 
 
 def markdown(table: Table) -> str:
