@@ -23,7 +23,7 @@ from benchmarks.measure import Options, first_step
 from benchmarks.process import Worker, WorkerError
 from benchmarks.settings import Setting
 from jaxalex import cli
-from jaxalex.errors import RunError
+from jaxalex.errors import RunError, UsageError
 
 _PROGRAMS = {"jax": "jaxalex.train", "torch": "torch_ref.train"}
 _STEPS = {"jax": "train_epoch", "torch": "eager"}  # what the commands run
@@ -72,6 +72,7 @@ def _main(argv: Sequence[str] | None) -> None:
     whole: dict[str, Any] = {"environment": {}, "runs": [], "steps": [], "rows": []}
     if args.resume and args.json.exists():
         whole = result.read(args.json)
+        _check_same(args, whole["environment"])
     for run in _wanted(args):
         if not any(all(done[k] == v for k, v in run.items()) for done in whole["runs"]):
             _say(f"{_PROGRAMS[run['framework']]}, {run['precision']}, run {run['pair'] + 1}")
@@ -84,6 +85,17 @@ def _main(argv: Sequence[str] | None) -> None:
     print(tables.plain(tables.end_to_end_table(whole["rows"])))
     if args.png is not None:
         args.png.write_bytes(charts.epochs([r for r in whole["rows"] if r["precision"] == args.precision[0]]))
+
+
+def _check_same(args: argparse.Namespace, before: Mapping[str, Any]) -> None:
+    """Refuses to go on with a file whose runs were others."""
+    now = result.describe(vars(args), None)
+    for name in ("git_revision", "cpu", "cores", "versions"):
+        if before.get(name) != now[name]:
+            raise UsageError(f"{args.json}: holds runs of another {name}: use a new file")
+    for name in ("dataset", "model", "width", "batch_size", "num_epochs", "limit_eval", "device"):
+        if before.get("flags", {}).get(name) != now["flags"].get(name):
+            raise UsageError(f"{args.json}: holds runs with another --{name.replace('_', '-')}: use a new file")
 
 
 def _wanted(args: argparse.Namespace) -> list[dict[str, Any]]:

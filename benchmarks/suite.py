@@ -53,11 +53,18 @@ class Suite:
           RunError: if a worker failed before anything could be measured.
         """
         device, precisions = settings[0].device, sorted({s.precision for s in settings})
+        before = result.read(self.file) if resume and self.file is not None and self.file.exists() else None
+        if before is not None:
+            self._take_up(before, result.describe(self.flags, before["environment"].get("gpu")))
+            if all(self._has(setting) for setting in settings):
+                return True
         try:
             gpu, costs = self._device_and_costs(device, settings)
-            self.result = {"environment": result.describe(self.flags, gpu), "rows": [], "ratios": []}
-            if resume and self.file is not None and self.file.exists():
-                self._take_up(result.read(self.file))
+            environment = result.describe(self.flags, gpu)
+            if before is None:
+                self.result = {"environment": environment, "rows": [], "ratios": []}
+            else:
+                self._take_up(before, environment)
             self._measure_roofline(device, precisions)
         except WorkerError as error:
             raise RunError(str(error)) from error
@@ -94,9 +101,9 @@ class Suite:
             }
         return gpu, costs
 
-    def _take_up(self, before: dict[str, Any]) -> None:
+    def _take_up(self, before: dict[str, Any], environment: Mapping[str, Any]) -> None:
         for name in ("git_revision", "cpu", "cores", "gpu", "versions"):
-            ours, theirs = self.result["environment"][name], before["environment"].get(name)
+            ours, theirs = environment[name], before["environment"].get(name)
             if ours != theirs:
                 raise UsageError(f"{self.file}: holds figures of another {name} ({theirs}, not {ours}): use a new file")
         self.result = before
