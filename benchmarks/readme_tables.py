@@ -19,7 +19,7 @@ def throughput(results: Sequence[Result]) -> str:
 
     def one(found: Result) -> str:
         table = tables.markdown(tables.ratio_table(found["ratios"]))
-        return f"{table}\n\n{tables.disturbance(found['rows'])}Measured on {_machine(found)}."
+        return f"{table}\n\n{tables.disturbance(found['rows'])}{_measured_on(found)}"
 
     return _by_device(results, one)
 
@@ -33,7 +33,7 @@ def throughput_rows(results: Sequence[Result]) -> str:
             tables.parts_table(found["rows"]),
             tables.roofline_table(found["roofline"]),
         )
-        return "\n\n".join([*map(tables.markdown, parts), f"Measured on {_machine(found)}."])
+        return "\n\n".join([*map(tables.markdown, parts), _measured_on(found)])
 
     return _by_device(results, one)
 
@@ -45,7 +45,7 @@ def end_to_end(results: Sequence[Result]) -> str:
         flags = found["environment"]["flags"]
         table = tables.markdown(tables.end_to_end_table(found["rows"]))
         shape = f"{flags['model']} on {flags['dataset']}, batch {flags['batch_size']}, width {flags['width']:g}"
-        return f"{table}\n\n{shape}. Measured on {_machine(found)}."
+        return f"{table}\n\n{shape}. {_measured_on(found)}"
 
     return _by_device(results, one)
 
@@ -57,7 +57,7 @@ def start_up(results: Sequence[Result]) -> str:
         setting = found["start_up"]["setting"]
         shape = f"{setting['model']}, batch {setting['batch_size']}, width {setting['width']:g}, {setting['precision']}"
         table = tables.markdown(tables.start_up_table(found["start_up"]))
-        return f"{table}\n\n{shape}. Measured on {_machine(found)}."
+        return f"{table}\n\n{shape}. {_measured_on(found)}"
 
     return _by_device(results, one)
 
@@ -84,10 +84,11 @@ def _device(found: Result) -> str:
     return "gpu" if found["environment"].get("gpu") else "cpu"
 
 
-def _machine(found: Result) -> str:
+def _measured_on(found: Result) -> str:
     flags = found["environment"]["flags"]
-    quick = "a smoke run (`--quick`), not a benchmark, on " if flags.get("quick") else ""
-    return quick + tables.machine(found["environment"])
+    quick = "A smoke run (`--quick`), no benchmark: networks at width "
+    kind = f"{quick}{flags['width']:g}. " if flags.get("quick") else ""
+    return f"{kind}Measured on {tables.machine(found['environment'])}."
 
 
 def filled(page: str, results: Sequence[Result]) -> str:

@@ -84,9 +84,9 @@ def test_a_device_without_a_result_is_not_measured(files: tuple[pathlib.Path, pa
 
 def test_a_smoke_run_says_what_it_is(files: tuple[pathlib.Path, pathlib.Path]) -> None:
     source, page = files
-    source.write_text(json.dumps(_result(flags={"quick": True})))
+    source.write_text(json.dumps(_result(flags={"quick": True, "width": 0.05})))
     assert _run(source, page) == 0
-    assert "a smoke run (`--quick`), not a benchmark" in page.read_text()
+    assert "A smoke run (`--quick`), no benchmark: networks at width 0.05. Measured on" in page.read_text()
 
 
 @pytest.mark.parametrize(
