@@ -5,11 +5,12 @@ VENV ?= .venv
 WORKDIR ?=
 PY = $(VENV)/bin/python
 
-.PHONY: help setup train test lint clean
+.PHONY: help setup train test bench lint clean
 
 help:
 	@echo "make train   train on the embedded digits (about 3 minutes on two cores)"
 	@echo "make test    run every test"
+	@echo "make bench   measure speed beside PyTorch (half an hour; the machine must be quiet)"
 	@echo "make lint    formatter, linter and type checker"
 	@echo "make setup   make $(VENV) and install everything into it"
 
@@ -27,6 +28,22 @@ train: setup
 
 test: setup
 	$(PY) -m pytest
+
+# What was measured replaces the files in RESULTS and the tables of the pages made from them.
+RESULTS = benchmarks/results
+
+bench: setup
+	$(PY) -m benchmarks --json $(RESULTS)/throughput_cpu.json --html $(RESULTS)/throughput_cpu.html \
+	  --png docs/performance-growth-cpu.png
+	$(PY) -m benchmarks.end_to_end --num-epochs 2 --limit-train 256 512 1024 --limit-eval 200 \
+	  --json $(RESULTS)/end_to_end_cpu.json --png docs/performance-epochs-cpu.png
+	$(PY) -m benchmarks.start_up --json $(RESULTS)/start_up_cpu.json
+	$(MAKE) --no-print-directory bench-tables
+
+.PHONY: bench-tables
+bench-tables:
+	$(PY) -m benchmarks.readme_tables $(wildcard $(RESULTS)/throughput*.json) README.md
+	$(PY) -m benchmarks.readme_tables $(wildcard $(foreach k,throughput end_to_end start_up,$(RESULTS)/$(k)*.json)) docs/performance.md
 
 lint: setup
 	$(VENV)/bin/ruff format --check

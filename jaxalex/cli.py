@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jaxalex.errors import RunError, UsageError
 
@@ -29,6 +29,15 @@ class Parser(argparse.ArgumentParser):
             "130 or 143 stopped by a signal.",
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=100),
+        )
+
+    def add_compilation_cache(self, group: Any = None) -> None:
+        """Adds the flag that every command has which compiles something worth keeping."""
+        (group or self).add_argument(
+            "--compilation-cache",
+            default="on",
+            metavar="on|off|DIR",
+            help="keep compiled programs for the next run: on, in your cache folder (default); off; or in DIR",
         )
 
     def error(self, message: str) -> NoReturn:

@@ -22,6 +22,7 @@ def add_network_flags(parser: cli.Parser) -> None:
     parser.add_argument("network", metavar="RUN_OR_WEIGHTS", help="a run folder or a .safetensors file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="last", help="of a run folder (default last)")
     parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
+    parser.add_compilation_cache()
     group = parser.add_argument_group("for a weights file that does not say what it holds")
     group.add_argument("--model", choices=config_lib.MODELS, help="the network")
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
@@ -44,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = _parser().parse(argv)
         if flags.limit_eval is not None and flags.limit_eval < 1:
             raise UsageError(f"--limit-eval must be at least 1, not {flags.limit_eval}")
-        from jaxalex import data, pretrained, report
+        from jaxalex import compilation_cache, data, pretrained, report
         from jaxalex.epochs import evaluate, place
 
+        compilation_cache.enable_for_command(flags.compilation_cache)
         path = pathlib.Path(flags.network)
         loaded = pretrained.load(path, flags.device, vars(flags), flags.checkpoint)
         config, description = loaded.config, loaded.description

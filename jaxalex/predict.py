@@ -76,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import jax
         import numpy as np
 
-        from jaxalex import pretrained, steps
+        from jaxalex import compilation_cache, pretrained, steps
 
+        compilation_cache.enable_for_command(flags.compilation_cache)
         loaded = pretrained.load(pathlib.Path(flags.network), flags.device, vars(flags), flags.checkpoint)
         d = loaded.description
         names = [pathlib.Path(name) for name in flags.images]

@@ -82,6 +82,7 @@ def _parser() -> cli.Parser:
         "float32: full, on a GPU too; tf32: products rounded to TF32; bfloat16: float32 parameters and loss",
         choices=config_lib.PRECISIONS,
     )
+    parser.add_compilation_cache(group)
     group.add_argument("--workdir", metavar="DIR", help="run folder, new or empty (default: a new one under runs/)")
     return parser
 
@@ -103,11 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         flags = vars(_parser().parse(argv))
-        workdir = flags.pop("workdir")
+        workdir, cache = flags.pop("workdir"), flags.pop("compilation_cache")
         config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
         keep_freed_memory()
-        from jaxalex.loop import train_and_evaluate  # heavy: only once the flags are right
+        from jaxalex import compilation_cache  # heavy: only once the flags are right
+        from jaxalex.loop import train_and_evaluate
 
+        compilation_cache.enable_for_command(cache)
         path = pathlib.Path(workdir) if workdir else new_workdir(config.dataset)
         train_and_evaluate(config, path, say=lambda line: print(line, flush=True))
         print(f"all of it is in {path}: summary.json, curves.png, predictions.png, model.safetensors …")

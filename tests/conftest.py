@@ -1,4 +1,4 @@
-"""Strict numerics and no network, for every test of this folder."""
+"""Strict numerics, a compilation cache of their own and no network, for every test of this folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def _strict_numerics() -> Iterator[None]:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     yield
     jax.config.update("jax_numpy_rank_promotion", before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands that tests start leave the user's cache folder alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 @pytest.fixture(autouse=True)

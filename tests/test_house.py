@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # A module imports from lower floors only.
 FLOORS = {
-    0: {"errors", "config", "layers", "winograd", "memory", "environment", "initializers", "devices", "cli"},
+    0: {"errors", "config", "layers", "winograd", "memory", "environment", "initializers", "devices", "cli"}
+    | {"compilation_cache"},
     1: {"models", "optim", "convert", "data"},
     2: {"state", "steps", "epochs", "weights", "checkpoint", "report"},
     3: {"loop", "pretrained"},
@@ -26,8 +27,8 @@ SAME_FLOOR = {
     ("config", "errors"),
     ("cli", "errors"),
     ("devices", "errors"),
+    ("compilation_cache", "errors"),
     ("steps", "state"),
-} | {
     ("epochs", "steps"),
     ("epochs", "state"),
     ("checkpoint", "state"),

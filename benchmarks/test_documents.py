@@ -1,0 +1,121 @@
+"""Pages and results: the tables in them are those of the committed files, and misuse is told."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from benchmarks import readme_tables
+from benchmarks.process import ROOT
+
+_RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+_TABLED = [path for path in _RESULTS if {"ratios", "runs", "start_up"} & set(json.loads(path.read_text()))]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_the_page_agrees_with_the_committed_results(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _TABLED
+    code = readme_tables.main(["--check", *map(str, _TABLED), str(ROOT / page)])
+    assert code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", _RESULTS, ids=lambda path: path.name)
+def test_results_name_no_machine_and_no_path(path: pathlib.Path) -> None:
+    assert not re.search(r"/(home|root|tmp|usr|work|mnt|opt)/", path.read_text())
+
+
+def _result(**environment: object) -> dict[str, object]:
+    entry = {"model": "paper", "mode": "train", "batch_size": 32, "precision": "float32", "device": "cpu"}
+    entry |= {"jax_images_per_second": 12.5, "torch_images_per_second": 10.0, "torch_variant": "eager", "ratio": 1.25}
+    described = {
+        "cpu": "A processor",
+        "cores": 2,
+        "gpu": None,
+        "versions": {"jax": "1.2", "torch": "3.4"},
+        "flags": {},
+        "git_revision": "0123456789abcdef",
+        "date": "2000-01-01",
+        **environment,
+    }
+    return {"environment": described, "roofline": {}, "rows": [], "ratios": [entry]}
+
+
+@pytest.fixture
+def files(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """A made-up result and a page for it."""
+    source, page = tmp_path / "result.json", tmp_path / "README.md"
+    source.write_text(json.dumps(_result()))
+    page.write_text("# A page\n\n<!-- throughput:begin -->\nold\n<!-- throughput:end -->\n\nThe end.\n")
+    return source, page
+
+
+def _run(*arguments: object) -> int:
+    return readme_tables.main([str(argument) for argument in arguments])
+
+
+def test_what_was_written_passes_the_check_and_the_rest_stays(files: tuple[pathlib.Path, pathlib.Path]) -> None:
+    source, page = files
+    assert _run(source, page, "--check") == 1
+    assert "old" in page.read_text()
+    assert _run(source, page) == 0
+    assert _run(source, page, "--check") == 0
+    text = page.read_text()
+    assert text.startswith("# A page\n\n<!-- throughput:begin -->\n\n**CPU**\n\n| network | mode |")
+    assert "| paper | train | 32 | float32 | 12.5 | 10.0 | eager | 1.25 |" in text
+    assert "Measured on A processor, 2 cores; jax 1.2, torch 3.4; 2000-01-01, revision 0123456789ab." in text
+    assert text.endswith("<!-- throughput:end -->\n\nThe end.\n")
+    page.write_text(text.replace("1.25", "1.35"))
+    assert _run(source, page, "--check") == 1
+
+
+def test_a_device_without_a_result_is_not_measured(files: tuple[pathlib.Path, pathlib.Path]) -> None:
+    source, page = files
+    assert _run(source, page) == 0
+    assert "**GPU**\n\nNot measured." in page.read_text()
+    on_gpu = source.with_name("gpu.json")
+    on_gpu.write_text(json.dumps(_result(gpu="A GPU")))
+    assert _run(source, on_gpu, page) == 0
+    assert "Not measured" not in page.read_text()
+    assert "Measured on A GPU; A processor" in page.read_text()
+
+
+def test_a_smoke_run_says_what_it_is(files: tuple[pathlib.Path, pathlib.Path]) -> None:
+    source, page = files
+    source.write_text(json.dumps(_result(flags={"quick": True, "width": 0.05})))
+    assert _run(source, page) == 0
+    assert "A smoke run (`--quick`), no benchmark: networks at width 0.05. Measured on" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "page", "message"),
+    [
+        (None, None, "cannot be read"),
+        ("{", None, "not JSON"),
+        ("[]", None, "not a result of these benchmarks"),
+        ('{"environment": {}, "ratios": 3}', None, "not results of these benchmarks"),
+        ("good", "no markers", "has no markers for these results"),
+        ("good", "<!-- throughput:end --> <!-- throughput:begin -->", "needs one line <!-- throughput:begin -->"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(
+    files: tuple[pathlib.Path, pathlib.Path],
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    page: str | None,
+    message: str,
+) -> None:
+    if content is None:
+        files[0].unlink()
+    elif content != "good":
+        files[0].write_text(content)
+    if page is not None:
+        files[1].write_text(page)
+    before = files[1].read_text()
+    assert _run(*files) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert files[1].read_text() == before
