@@ -1,4 +1,4 @@
-"""The README's figures, from a made-up report: nothing in here was measured."""
+"""The README's figures: the command on a made-up report, and the committed one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from parity_tests import readme_tables
 from parity_tests.test_html import failing_report, synthetic_report
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -98,3 +100,10 @@ def test_misuse_is_one_line_and_exit_code_2(files, capsys, report, readme, messa
 def test_unknown_flags_are_misuse(capsys):
     assert _run("--nonsense") == 2
     assert "--help" in capsys.readouterr().err
+
+
+def test_the_readme_shows_the_committed_report():
+    assert _run(ROOT / "docs" / "parity-report.json", ROOT / "README.md", "--check") == 0
+    report = json.loads((ROOT / "docs" / "parity-report.json").read_text())
+    assert report["passed"]
+    assert {name: model["width"] for name, model in report["models"].items()} == {"cifar10": 1, "paper": 1}
