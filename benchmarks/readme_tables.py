@@ -45,7 +45,9 @@ def end_to_end(results: Sequence[Result]) -> str:
         flags = found["environment"]["flags"]
         table = tables.markdown(tables.end_to_end_table(found["rows"]))
         shape = f"{flags['model']} on {flags['dataset']}, batch {flags['batch_size']}, width {flags['width']:g}"
-        return f"{table}\n\n{shape}. {_measured_on(found)}"
+        shown = f"{table}\n\n{shape}. {_measured_on(found)}"
+        curve = "![Seconds of a training epoch against the size of the training set](performance-epochs-cpu.png)"
+        return f"{shown}\n\n{curve}" if _device(found) == "cpu" else shown
 
     return _by_device(results, one)
 

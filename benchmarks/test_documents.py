@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from benchmarks import readme_tables
+from benchmarks import end_to_end, readme_tables
 from benchmarks.process import ROOT
 
 _RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -87,6 +87,53 @@ def test_a_smoke_run_says_what_it_is(files: tuple[pathlib.Path, pathlib.Path]) -
     source.write_text(json.dumps(_result(flags={"quick": True, "width": 0.05})))
     assert _run(source, page) == 0
     assert "A smoke run (`--quick`), no benchmark: networks at width 0.05. Measured on" in page.read_text()
+
+
+def _run_of(
+    framework: str, pair: int, wall: float, epochs: list[float], precision: str = "float32"
+) -> dict[str, object]:
+    timed = {"wall_seconds": wall, "epoch_seconds": epochs, "train_size": 100, "test_accuracy": 50.0}
+    return {"framework": framework, "precision": precision, "pair": pair, **timed}
+
+
+def test_end_to_end_rows_by_hand() -> None:
+    runs = [
+        *(_run_of("jax", 0, 20.0, [6.0, 4.0]), _run_of("torch", 0, 30.0, [10.0, 10.0])),
+        *(_run_of("jax", 1, 40.0, [12.0, 8.0]), _run_of("torch", 1, 80.0, [20.0, 20.0])),
+        _run_of("jax", 0, 10.0, [2.0, 2.0], "bfloat16"),
+    ]
+    steps = [{"framework": "jax", "precision": "float32", "images_per_second": 20.0}]
+    ours, theirs, other = end_to_end.rows(runs, steps, 2)
+    assert (ours["wall_seconds"], ours["n"], ours["epoch_seconds"]) == (30.0, 2, 6.0)
+    assert ours["images_per_second"] == 15.0  # 200 images in 10 s and in 20 s
+    assert ours["share_of_step"] == 0.75
+    assert ours["outside_steps"] == pytest.approx(2 / 3)  # the bare steps take 10 of 30 s
+    assert ours["ratio"] == 1.75  # 30/20 and 80/40
+    assert theirs["ratio"] is None
+    assert theirs["share_of_step"] is None
+    assert other["precision"] == "bfloat16"
+    assert other["ratio"] is None  # PyTorch ran in float32
+
+
+def test_pages_of_whole_runs_and_start_up(tmp_path: pathlib.Path) -> None:
+    page, whole, start = tmp_path / "page.md", tmp_path / "runs.json", tmp_path / "start.json"
+    page.write_text(
+        "".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in ("end-to-end", "start-up", "throughput"))
+    )
+    flags = {"model": "cifar10", "dataset": "digits", "batch_size": 32, "width": 1.0}
+    environment = _result(flags=flags)["environment"]
+    rows = end_to_end.rows([_run_of("jax", 0, 20.0, [6.0, 4.0]), _run_of("torch", 0, 30.0, [9.0, 9.0])], [], 2)
+    whole.write_text(json.dumps({"environment": environment, "runs": [1], "rows": rows}))
+    first = [{"what": "JAX, cached", "seconds": 3.04, "quartiles": [3.0, 3.1], "n": 3}]
+    shown = {"setting": {"model": "cifar10", "width": 1.0, "batch_size": 32, "precision": "float32"}}
+    start_up = {**shown, "first_step": first, "help": [{"what": "x --help", "seconds": 0.1, "quartiles": None, "n": 1}]}
+    start.write_text(json.dumps({"environment": environment, "start_up": start_up}))
+    assert _run(whole, start, page) == 0
+    text = page.read_text()
+    assert "| jaxalex.train | float32 | 100 | 2 | 20.0 | 1 | 20.0 | – | – | 50.0 % | 1.50 |" in text
+    assert "| first step: JAX, cached | 3.04 (3.00–3.10) | 3 |" in text
+    assert "cifar10 on digits, batch 32, width 1. Measured on A processor" in text
+    assert text.endswith("<!-- throughput:begin -->\n<!-- throughput:end -->\n")  # no result, left alone
 
 
 @pytest.mark.parametrize(
