@@ -1,0 +1,57 @@
+"""How much memory is free, and whether a compiled program fits into it."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jax
+
+
+def free_bytes(device: jax.Device) -> int | None:
+    """Bytes that a program may still take on a device; None where the system does not tell."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit, used = stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
+        return None if limit is None else limit - used
+    found = [_available(), _left_in_control_group()]
+    return min((amount for amount in found if amount is not None), default=None)
+
+
+def needed_bytes(program: jax.stages.Compiled) -> int:
+    """Bytes that running a program takes beyond its arguments; 0 where the compiler does not tell."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return 0
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+
+
+def gigabytes(amount: int) -> str:
+    """
+    >>> gigabytes(1_500_000_000)
+    '1.5 GB'
+    """
+    return f"{amount / 1e9:,.1f} GB"
+
+
+def _available() -> int | None:
+    """The kernel's own estimate of what can be had without swapping."""
+    try:
+        match = re.search(r"^MemAvailable:\s+(\d+) kB$", pathlib.Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match.group(1)) * 1024 if match else None
+
+
+def _left_in_control_group(folder: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's limit leaves (control groups, version 2); files in the page cache give way."""
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    if not limit.isdecimal():  # "max"
+        return None
+    return int(limit) - int(used) + (int(cached.group(1)) if cached else 0)
