@@ -8,7 +8,7 @@ import functools
 import math
 import pathlib
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -267,7 +267,7 @@ def _header(
     ]
 
 
-def reaches_plateau(rows: list[report.EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
+def reaches_plateau(rows: Sequence[report.EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
     """Whether the loss, with the last epoch, has sat at ln(classes) for long enough to say so; true only once.
 
     Args:

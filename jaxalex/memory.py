@@ -16,6 +16,11 @@ def free_bytes(device: jax.Device) -> int | None:
         stats = device.memory_stats() or {}
         limit, used = stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
         return None if limit is None else limit - used
+    return free_host_bytes()
+
+
+def free_host_bytes() -> int | None:
+    """Bytes of main memory that this process may still take; None where the system does not tell."""
     found = [_available(), _left_in_control_group()]
     return min((amount for amount in found if amount is not None), default=None)
 

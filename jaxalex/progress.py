@@ -11,6 +11,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxalex import config as config_lib
 from jaxalex.checkpoint import Checkpoints
 from jaxalex.config import TrainConfig
@@ -60,8 +62,8 @@ class Progress:
             raise UsageError(f"its record is damaged ({error!r})") from error
 
 
-def _number(value: Any, kind: type) -> Any:
-    if type(value) is not kind or value < 0:
+def _number(value: Any, kind: type[int] | type[float]) -> Any:
+    if type(value) is not kind or not value >= 0:
         raise ValueError(f"{value!r} is no {kind.__name__} of at least 0")
     return value
 
@@ -201,8 +203,8 @@ def describe_split(splits: Splits, seed: int) -> dict[str, Any]:
     digest = hashlib.sha256()
     parts = {"train": splits.train, "eval": splits.eval, "test": splits.test}
     for part in parts.values():
-        digest.update(part.images)
-        digest.update(part.labels)
+        for array in (part.images, part.labels):
+            digest.update(np.ascontiguousarray(array).data)
     return {"dataset": splits.name, "seed": seed, **{n: len(p) for n, p in parts.items()}, "sha256": digest.hexdigest()}
 
 

@@ -13,18 +13,23 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # A module imports from lower floors only.
 FLOORS = {
-    0: {"errors", "config", "layers", "environment", "initializers", "devices", "cli"},
+    0: {"errors", "files", "lock", "interrupt", "memory", "config"}
+    | {"layers", "environment", "initializers", "devices", "cli"},
     1: {"models", "optim", "convert", "data"},
     2: {"state", "steps", "epochs", "weights", "checkpoint", "report"},
-    3: {"loop", "pretrained"},
+    3: {"progress", "loop", "pretrained"},
     4: {"train", "evaluate", "predict", "summary"},
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # On one floor, in this order.
-SAME_FLOOR = {("config", "errors"), ("cli", "errors"), ("devices", "errors"), ("steps", "state")} | {
+SAME_FLOOR = {(module, "errors") for module in ("config", "cli", "devices", "files", "lock")} | {
+    ("config", "files"),
+    ("steps", "state"),
     ("epochs", "steps"),
     ("epochs", "state"),
+    ("checkpoint", "steps"),
     ("checkpoint", "state"),
+    ("loop", "progress"),
     ("predict", "evaluate"),
 }
 

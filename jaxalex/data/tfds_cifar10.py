@@ -109,28 +109,32 @@ def read(directory: Path, form: Form = BINARY) -> Published:
             download=False,
             decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
         )
-        train, test = _in_order(parts["train"]), _in_order(parts["test"])
-    except MemoryError:
-        raise
+        *train_sizes, test_size = (file.size // 3073 for file in form.batches.values())
+        train, test = _in_order(parts["train"], sum(train_sizes)), _in_order(parts["test"], test_size)
     except Exception as error:  # TFDS, array_record, protobuf and Pillow each raise their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder} cannot be read ({reason}); {remedy}") from error
-    *training, test_name = form.batches
-    for part, files in ((train, training), (test, [test_name])):
+    *train_names, last = form.batches
+    for part, files in ((train, train_names), (test, [last])):
         _check_content(part, files, form, where=str(folder), remedy=remedy)
     return Published("cifar10", str(PREPARED), train, test, CLASS_NAMES)
 
 
-def _in_order(records: Any, batch_size: int = 1000) -> ImageSet:
+def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
     """The samples of one TFDS split, each at the place that its id names (``train_00000`` is the first)."""
     from PIL import Image
 
+    if len(records) != expected:  # before any memory is taken for them
+        raise ValueError(f"{len(records):,} images, expected {expected:,}")
     images = np.zeros((len(records), 32, 32, 3), np.uint8)
     labels = np.full(len(records), 255, np.int32)
     for start in range(0, len(records), batch_size):
         for record in records.__getitems__(range(start, min(start + batch_size, len(records)))):
             index = int(record["id"].rpartition(b"_")[2])
-            images[index] = np.asarray(Image.open(io.BytesIO(record["image"])))
+            with Image.open(io.BytesIO(record["image"]), formats=["PNG"]) as picture:
+                if (picture.size, picture.mode) != ((32, 32), "RGB"):  # before its pixels are unpacked
+                    raise ValueError(f"an image of {picture.size} pixels, {picture.mode}")
+                images[index] = np.asarray(picture)
             labels[index] = record["label"]
     return ImageSet(images, labels)
 
