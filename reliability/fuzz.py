@@ -48,8 +48,15 @@ class _TooSlow(BaseException):
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
+    computed, asked = time.process_time(), 0
+
     def expire(*_: object) -> None:
-        raise _TooSlow(f"took more than {seconds} s")
+        nonlocal asked
+        asked += 1
+        if time.process_time() - computed < seconds / 2 and asked < 6:  # somebody else had the processor: wait on
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            return
+        raise _TooSlow(f"took more than {asked * seconds} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -90,7 +97,7 @@ class Trial:
         shutil.copytree(self.whole, self.copy)
         data = damaged((self.whole / target).read_bytes(), rng)
         (self.copy / target).write_bytes(data)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             with _deadline(SECONDS):
                 self.reader.mend(self.copy)
@@ -101,7 +108,7 @@ class Trial:
         except (Exception, _TooSlow) as error:
             where = "".join(traceback.format_tb(error.__traceback__)[-2:])
             result, problem = "failed", f"{type(error).__name__}: {error}\n{where}"
-        outcome.slowest = max(outcome.slowest, time.monotonic() - start)
+        outcome.slowest = max(outcome.slowest, time.process_time() - start)
         grown = _peak_megabytes() - self.peak
         outcome.megabytes = max(outcome.megabytes, grown)
         if problem is None and grown > MEGABYTES:
@@ -167,7 +174,7 @@ def main() -> int:
         print(f"{name:18} " + ", ".join(f"{count:6,} {result}" for result, count in counts.items()))
     print(
         f"{outcome.inputs:,} inputs in {flags.minutes:g} minutes, {len(outcome.failures)} failures; "
-        f"the slowest took {outcome.slowest:.1f} s, memory grew by {outcome.megabytes:.0f} MB at most"
+        f"the slowest took {outcome.slowest:.1f} s of processor time, memory grew by {outcome.megabytes:.0f} MB at most"
     )
     for failure in outcome.failures[:50]:
         print(failure, file=sys.stderr)
