@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 _TIMINGS = ("seconds", "images_per_second", "compile_seconds", "wall_seconds")
-# 12 steps an epoch, a checkpoint after 5 and 10 of them and after each epoch.
+# 12 steps an epoch; checkpoints after 5, 10, 12, 15, 20, 24 … steps.
 SMALL = ["--dataset", "digits", "--width", "0.05", "--limit-train", "90", "--limit-eval", "40", "--batch-size", "8"]
 SMALL += ["--init", "flax", "--checkpoint-every", "5"]
 # A process that was started in the background of a script ignores Ctrl-C, and so would its children.

@@ -42,7 +42,8 @@ def _make_old_pth(folder: Path) -> list[Path]:
 def _make_safetensors(folder: Path) -> list[Path]:
     from torch_ref import weights
 
-    weights.write_safetensors(*_network(), folder / "model.safetensors")
+    arrays, metadata = _network()
+    weights.write_safetensors(arrays, metadata, folder / "model.safetensors")
     return [folder / "model.safetensors"]
 
 

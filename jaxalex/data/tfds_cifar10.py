@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxalex import files
 from jaxalex.data.cifar10_files import BINARY, CLASS_NAMES, Form, encode_records
 from jaxalex.data.splits import ImageSet, Published
 from jaxalex.errors import RunError, UsageError
@@ -103,6 +105,7 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     folder = directory / PREPARED
     remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
     try:
+        _refuse_strange_features(folder / "features.json")
         parts = tfds.data_source(
             f"cifar10:{VERSION}",
             data_dir=os.fspath(directory),
@@ -115,9 +118,24 @@ def read(directory: Path, form: Form = BINARY) -> Published:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder} cannot be read ({reason}); {remedy}") from error
     *train_names, last = form.batches
-    for part, files in ((train, train_names), (test, [last])):
-        _check_content(part, files, form, where=str(folder), remedy=remedy)
+    for part, names in ((train, train_names), (test, [last])):
+        _check_content(part, names, form, where=str(folder), remedy=remedy)
     return Published("cifar10", str(PREPARED), train, test, CLASS_NAMES)
+
+
+def _refuse_strange_features(path: Path) -> None:
+    """TFDS may import the module of a class that ``features.json`` names: only its own are let in."""
+    for name in _class_names(files.read_json(path)) if path.exists() else ():
+        if not re.fullmatch(r"tensorflow_datasets\.core\.features(\.\w+)+", name):
+            raise ValueError(f"{path.name} names the class {name!r}")
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("pythonClassName", "python_class_name", "type"):
+                yield str(inner)
+            yield from _class_names(inner)
 
 
 def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
@@ -139,9 +157,9 @@ def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
     return ImageSet(images, labels)
 
 
-def _check_content(part: ImageSet, files: Sequence[str], form: Form, *, where: str, remedy: str) -> None:
+def _check_content(part: ImageSet, names: Sequence[str], form: Form, *, where: str, remedy: str) -> None:
     start = 0
-    for name in files:
+    for name in names:
         stop = start + form.batches[name].size // 3073
         records = encode_records(part.images[start:stop], part.labels[start:stop])
         md5 = hashlib.md5(records, usedforsecurity=False).hexdigest()

@@ -74,9 +74,9 @@ def test_what_a_checkpoint_holds(unbroken) -> None:
     assert record["progress"]["rows"] == rows
     assert {"train": 90, "eval": 40, "test": 40, "dataset": "digits", "seed": 0}.items() <= record["split"].items()
     assert len(record["dropout_key"]) == 2
-    inside = json.loads((unbroken / "checkpoints" / "34" / "record.json").read_text())["progress"]
-    assert (inside["epoch"], inside["tally"]["step"], len(inside["rows"])) == (3, 10, 2)
-    assert inside["tally"]["count"] == 80
+    inside = json.loads((unbroken / "checkpoints" / "35" / "record.json").read_text())["progress"]
+    assert (inside["epoch"], inside["tally"]["step"], len(inside["rows"])) == (3, 11, 2)
+    assert inside["tally"]["count"] == 88
 
 
 def _damage_cut(folder: pathlib.Path) -> None:
@@ -123,7 +123,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(copy, unbroken, d
     output = capsys.readouterr().out
     warning = next(line for line in output.splitlines() if line.startswith("warning: "))
     assert str(run / "checkpoints" / "36") in warning
-    assert warning.endswith("the one before, after step 34, is used")
+    assert warning.endswith("the one before, after step 35, is used")
     assert_same(run, unbroken)
     assert not (run / "checkpoints" / "48.partial").exists()
 
