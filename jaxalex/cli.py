@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -95,7 +96,8 @@ def run(command: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+        usage = error.errno == errno.ENAMETOOLONG
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2 if usage else 1)
     except MemoryError:
         return _fail("out of memory: try a smaller --batch-size", 1)
     except RuntimeError as error:

@@ -87,10 +87,8 @@ class TrainConfig:
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 raise UsageError(f"unknown {_flag(field)} {getattr(self, field)!r}: known are {', '.join(known)}")
-        for field, (test, wanted) in _RANGES.items():
-            value = getattr(self, field)
-            if value is not None and not test(value):
-                raise UsageError(f"{_flag(field)} must be {wanted}, not {value!r}")
+        for field in _RANGES:
+            check_range(field, getattr(self, field))
 
 
 # The project's own name for what each recipe is for; the values that differ from TrainConfig's defaults.
@@ -133,6 +131,17 @@ _RANGES: dict[str, tuple[Any, str]] = {
 
 def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
+
+
+def check_range(field: str, value: Any) -> None:
+    """Refuses a value that no run can have.
+
+    Raises:
+      UsageError: naming the flag and its range.
+    """
+    test, wanted = _RANGES[field]
+    if value is not None and not test(value):
+        raise UsageError(f"{_flag(field)} must be {wanted}, not {value!r}")
 
 
 def _check_type(field: str, value: Any, hint: Any) -> None:

@@ -88,6 +88,7 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
     missing = [f"--{name}" for name in ("model", "dataset", "normalize") if not given.get(name)]
     if missing:
         raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")
+    config_lib.check_range("width", given.get("width"))
     convert.from_torch(arrays, given["model"])  # all names and shapes, before any of them is used
     splits = data.load(given["dataset"], given.get("data_dir"), 0)
     mean, std = normalization(given["normalize"], splits.train.images)

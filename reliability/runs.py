@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 _TIMINGS = ("seconds", "images_per_second", "compile_seconds", "wall_seconds")
-# 12 steps an epoch; checkpoints after 5, 10, 12, 15, 20, 24 … steps.
+# 12 steps an epoch; checkpoints after 10, 12, 20, 24, 30 and 36 of them.
 SMALL = ["--dataset", "digits", "--width", "0.05", "--limit-train", "90", "--limit-eval", "40", "--batch-size", "8"]
-SMALL += ["--init", "flax", "--checkpoint-every", "5"]
+SMALL += ["--init", "flax", "--checkpoint-every", "10"]
 # A process that was started in the background of a script ignores Ctrl-C, and so would its children.
 _START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
 _START += "; from jaxalex.train import main; sys.exit(main())"
@@ -47,7 +47,7 @@ def small(**changes: Any) -> Any:
     from jaxalex import config
 
     values = {"dataset": "digits", "width": 0.05, "limit_train": 90, "limit_eval": 40, "batch_size": 8, "init": "flax"}
-    return config.from_recipe("baseline", values | {"checkpoint_every": "5", "num_epochs": 3} | changes)
+    return config.from_recipe("baseline", values | {"checkpoint_every": "10", "num_epochs": 3} | changes)
 
 
 def assert_same(run: pathlib.Path, other: pathlib.Path) -> None:

@@ -17,20 +17,22 @@ from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.state import TrainState
 from reliability.runs import SMALL, like, small
 
+_TX = optim.sgd(0.1, 0.9)
+
 
 def _network(variables, images, train=False, rngs=None):
     """Two logits from the image's mean; white images give NaN, black ones an endless gradient (of a root at 0)."""
     weight = variables["params"]["weight"]
     x = jnp.mean(images, axis=(1, 2, 3))[:, None]  # from -1 (black) to 1 (white)
     black = jnp.all(x <= -1)
-    logits = x * weight[None] + jnp.where(black, jnp.sqrt(weight - weight), 0.0)[None]
+    root = jnp.sqrt(jnp.where(black, weight - weight, 1.0))
+    logits = x * weight[None] + jnp.where(black, root, 0.0)[None]
     return jnp.where(jnp.any(x >= 1), jnp.nan, logits)
 
 
 def _state() -> TrainState:
-    params, half = {"weight": jnp.array([0.5, -0.5])}, jnp.full(1, 0.5)
-    tx = optim.sgd(0.1, 0.9)
-    state = TrainState.create(apply_fn=_network, params=params, tx=tx, mean=half, std=half, image_hw=(2, 2))
+    params, mean, std = {"weight": jnp.array([0.5, -0.5])}, jnp.full(1, 0.5), jnp.full(1, 0.5)
+    state = TrainState.create(apply_fn=_network, params=params, tx=_TX, mean=mean, std=std, image_hw=(2, 2))
     return state.replace(step=jnp.zeros((), jnp.int32))
 
 
