@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import pathlib
 import shlex
+import stat
 import time
 import typing
 from collections.abc import Callable, Mapping
@@ -180,13 +181,21 @@ class Keeper:
         """What is saved."""
         if self._saved_step is None:
             return "nothing was saved yet"
-        if not self._workdir.is_dir():
+        if self._has_gone():
             return "what was saved has gone with the folder"
         return f"the run is saved up to step {self._saved_step:,}"
 
+    def _has_gone(self) -> bool:
+        try:
+            return not stat.S_ISDIR(self._workdir.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it may be there and only out of reach
+            return False
+
     def advice(self) -> str:
         """What is saved, and how to go on from there."""
-        if not self._workdir.is_dir():
+        if self._has_gone():
             return self.saved()
         return f"{self.saved()}: go on with python -m jaxalex.train --resume {shlex.quote(str(self._workdir))}"
 
