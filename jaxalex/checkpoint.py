@@ -8,10 +8,14 @@ SHA-256 of every other file). It is written under another name, read back, and r
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
+import logging
 import math
 import pathlib
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -172,13 +176,38 @@ class Checkpoints:
             target = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
             restore_args = ocp.checkpoint_utils.construct_restore_args(target)
             args = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            with _without_stragglers(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = checkpointer.restore(folder / _STATE, args=args)
         except Exception as error:  # Orbax and tensorstore raise what they happen to
             raise UsageError(f"{folder}: cannot be read ({_reason(error)})") from error
         if not jax.jit(steps.all_finite)(tree):
             raise UsageError(f"{folder}: holds numbers that are not finite")
         return tree, record
+
+
+@contextlib.contextmanager
+def _without_stragglers() -> Iterator[None]:
+    """Keeps stderr clean where Orbax fails to read.
+
+    It reads all arrays at once and closes its event loop when one of them fails; each of the others then prints a
+    traceback of its own from tensorstore's threads.
+    """
+    hook, logger = sys.excepthook, logging.getLogger("asyncio")
+    disabled = logger.disabled
+
+    def unless_closed(kind: Any, value: BaseException, trace: Any) -> None:
+        if "Event loop is closed" not in str(value):
+            hook(kind, value, trace)
+
+    sys.excepthook, logger.disabled = unless_closed, True
+    try:
+        yield
+    except Exception:
+        time.sleep(0.3)  # they come within milliseconds
+        gc.collect()  # and asyncio complains of what nobody waited for when that is thrown away
+        raise
+    finally:
+        sys.excepthook, logger.disabled = hook, disabled
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

@@ -106,12 +106,13 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
     try:
         _refuse_strange_features(folder / "features.json")
-        parts = tfds.data_source(
-            f"cifar10:{VERSION}",
-            data_dir=os.fspath(directory),
-            download=False,
-            decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # where it misses TensorFlow it shows a banner
+            parts = tfds.data_source(
+                f"cifar10:{VERSION}",
+                data_dir=os.fspath(directory),
+                download=False,
+                decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
+            )
         *train_sizes, test_size = (file.size // 3073 for file in form.batches.values())
         train, test = _in_order(parts["train"], sum(train_sizes)), _in_order(parts["test"], test_size)
     except Exception as error:  # TFDS, array_record, protobuf and Pillow each raise their own
