@@ -192,14 +192,9 @@ def _without_stragglers() -> Iterator[None]:
     It reads all arrays at once and closes its event loop when one of them fails; each of the others then prints a
     traceback of its own from tensorstore's threads.
     """
-    hook, logger = sys.excepthook, logging.getLogger("asyncio")
+    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
     disabled = logger.disabled
-
-    def unless_closed(kind: Any, value: BaseException, trace: Any) -> None:
-        if "Event loop is closed" not in str(value):
-            hook(kind, value, trace)
-
-    sys.excepthook, logger.disabled = unless_closed, True
+    sys.unraisablehook, logger.disabled = lambda unraisable: None, True
     try:
         yield
     except Exception:
@@ -207,7 +202,7 @@ def _without_stragglers() -> Iterator[None]:
         gc.collect()  # and asyncio complains of what nobody waited for when that is thrown away
         raise
     finally:
-        sys.excepthook, logger.disabled = hook, disabled
+        sys.unraisablehook, logger.disabled = hook, disabled
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Keeper:
             if not step == position == int(state.step):
                 raise UsageError(f"its record is of step {position}, its state of step {int(state.step)}")
         except UsageError as error:
-            raise UsageError(f"checkpoint after step {step}: {error}") from error
+            raise UsageError(f"{self._workdir / 'checkpoints' / str(step)}: {error}") from error
         then, now = record.get("environment"), self._record["environment"]
         if then != now:
             say(f"note: {_differences(then, now)}: the result may differ in its last bits from an unbroken run's")

@@ -217,39 +217,50 @@ def _read_config(folder: Path) -> Any:
     return config.resumed(folder, {"num_epochs": 7})
 
 
-def _record() -> dict[str, Any]:
-    from jaxalex.progress import Progress
-    from jaxalex.report import EpochRow
+@functools.cache
+def _settings() -> Any:
+    from jaxalex import config
 
-    row = EpochRow(1, 2.3, 10.0, 2.2, 11.0, 3.5, 100.0)
-    return {"config": {}, "split": {}, "dropout_key": [0, 1], "progress": Progress(2, rows=(row, row)).to_record()}
+    return config.from_recipe("quickstart", {"limit_train": 90})
+
+
+def _record() -> dict[str, Any]:
+    return {"config": dataclasses.asdict(_settings()), "split": {"train": 90}, "dropout_key": [0, 1], "environment": {}}
 
 
 def _make_checkpoints(folder: Path) -> list[Path]:
     from jaxalex.checkpoint import Checkpoints
+    from jaxalex.progress import Progress
+    from jaxalex.report import EpochRow
 
-    Checkpoints(folder).save(36, _network()[0], _record(), 50.0)
-    return sorted(path for path in (folder / "36").rglob("*") if path.is_file())
+    row = EpochRow(1, 2.3, 10.0, 2.2, 11.0, 3.5, 100.0)
+    progress = Progress(2, rows=(row,)).to_record()
+    state = _network()[0]
+    Checkpoints(folder / "checkpoints").save(
+        3, state.replace(step=state.step + 3), _record() | {"progress": progress}, 50.0
+    )
+    return sorted(path for path in (folder / "checkpoints").rglob("*") if path.is_file())
 
 
 def _read_checkpoints(folder: Path) -> Any:
     from jaxalex.checkpoint import Checkpoints
-    from jaxalex.progress import Progress
+    from jaxalex.progress import Keeper
 
-    found = Checkpoints(folder).restore(_network()[0], lambda line: None)
-    assert found is not None
-    return Progress.from_record(found[2].get("progress", {}))
+    checkpoints = Checkpoints(folder / "checkpoints")
+    keeper = Keeper(checkpoints, _record(), _settings(), folder, lambda: None)
+    return keeper.restore(_network()[0], lambda line: None)
 
 
 def _forge_manifest(folder: Path) -> None:
     from jaxalex import files
 
+    checkpoint = folder / "checkpoints" / "3"
     digests = {
-        path.relative_to(folder / "36").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (folder / "36").rglob("*")
+        path.relative_to(checkpoint).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in checkpoint.rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
-    (folder / "36" / "manifest.json").write_text(files.to_json({"files": digests}))
+    (checkpoint / "manifest.json").write_text(files.to_json({"files": digests}))
 
 
 def _make_pictures(folder: Path) -> list[Path]:

@@ -260,7 +260,7 @@ def test_a_record_that_makes_no_sense_is_refused(copy, change: dict, capsys) -> 
     _replace_record(folder, record)
     assert train.main(["--resume", str(run)]) == 2
     error = capsys.readouterr().err
-    assert "after step 36: its record is" in error
+    assert f"{folder}: its record is" in error
     assert error.count("\n") == 1
 
 
