@@ -180,6 +180,11 @@ class Checkpoints:
                 tree = checkpointer.restore(folder / _STATE, args=args)
         except Exception as error:  # Orbax and tensorstore raise what they happen to
             raise UsageError(f"{folder}: cannot be read ({_reason(error)})") from error
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        # What a partial restore does not find it leaves as it was asked for.
+        missing = [jax.tree_util.keystr(path) for path, leaf in leaves if not isinstance(leaf, jax.Array)]
+        if missing:
+            raise UsageError(f"{folder}: lacks {', '.join(missing)}")
         if not jax.jit(steps.all_finite)(tree):
             raise UsageError(f"{folder}: holds numbers that are not finite")
         return tree, record

@@ -336,3 +336,16 @@ def test_a_pickle_that_grows_without_end() -> None:
 def test_pickles_that_claim_memory(data: bytes) -> None:
     with pytest.raises(UsageError, match="refused to unpickle it"):
         pickles.load_batch(data)
+
+
+def test_a_checkpoint_that_lacks_an_array(tmp_path) -> None:
+    """Orbax leaves what it does not find as a mere shape, and says nothing."""
+    reader = readers.READERS["forged checkpoint"]
+    reader.make(tmp_path)
+    path = tmp_path / "checkpoints" / "3" / "state" / "_METADATA"
+    text = path.read_text()
+    assert "'fc1'" in text or '"fc1"' in text
+    path.write_text(text.replace("fc1", "fc9"))
+    reader.mend(tmp_path)
+    with pytest.raises(UsageError, match=rf"{tmp_path / 'checkpoints' / '3'}: (lacks|cannot be read)"):
+        reader.read(tmp_path)
