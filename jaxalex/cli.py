@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import signal
 import sys
@@ -10,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from jaxalex.errors import RunError, UsageError
+from jaxalex.errors import RunError, Stopped, UsageError
+
+_LONGEST = 4000  # characters of an error
 
 
 class _Terminated(BaseException):
@@ -80,6 +84,7 @@ def _sigterm_as_exception() -> Iterator[None]:
 def run(command: Callable[[], None]) -> int:
     """Runs a command and gives its exit code; what went wrong is one line on stderr."""
     try:
+        _print_anything()
         with _sigterm_as_exception():
             command()
             sys.stdout.flush()
@@ -90,6 +95,8 @@ def run(command: Callable[[], None]) -> int:
         return _fail(str(error), 2)
     except RunError as error:
         return _fail(str(error), 1)
+    except Stopped as stop:
+        return _fail(str(stop), 128 + stop.signal_number)
     except KeyboardInterrupt:
         return _fail("stopped by Ctrl-C", 130)
     except _Terminated:
@@ -98,7 +105,8 @@ def run(command: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
+        usage = error.errno == errno.ENAMETOOLONG
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2 if usage else 1)
     except MemoryError:
         return _fail("out of memory: try a smaller --batch-size", 1)
     except RuntimeError as error:
@@ -108,6 +116,16 @@ def run(command: Callable[[], None]) -> int:
         return _fail("out of device memory: try a smaller --batch-size", 1)
 
 
+def _print_anything() -> None:
+    """File names and class names may hold what the terminal's encoding has not: shown escaped, not a failure."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _fail(message: str, code: int) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """One line on stderr; what a stranger's file brings into it can neither steer the terminal nor flood it."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]} … ({len(line):,} characters)"
+    print("error: " + line, file=sys.stderr)
     return code

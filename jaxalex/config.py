@@ -6,13 +6,15 @@ Imports nothing heavy, so that a wrong flag is refused at once.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import pathlib
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from jaxalex import files
 from jaxalex.errors import UsageError
 
 MODELS = ("cifar10", "paper")
@@ -21,6 +23,10 @@ INITS = ("torch", "flax", "he", "paper")
 NORMALIZATIONS = ("half", "dataset")
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+NONFINITE = ("stop", "skip")
+# What a run may be continued with that it was not begun with: none of it decides a result that is there already.
+# (The data's content is checked wherever it lies.)
+MAY_CHANGE = frozenset({"num_epochs", "data_dir", "checkpoint_every", "keep"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,10 @@ class TrainConfig:
       precision: "float32" (full, on every device), "tf32" or "bfloat16" (float32 parameters and loss).
       limit_train: train on the first N samples of the shuffled train split; None means all.
       limit_eval: evaluate and test on the first N samples each; None means all.
+      on_nonfinite: "stop" at a loss or gradient that is not finite, or "skip" that step.
+      checkpoint_every: steps ("500") or minutes ("5m") between checkpoints inside an epoch; None means only after
+        each epoch.
+      keep: how many of the last checkpoints stay, beside the best.
 
     Raises:
       UsageError: naming the first value out of range and the range.
@@ -67,6 +77,9 @@ class TrainConfig:
     precision: str = "float32"
     limit_train: int | None = None
     limit_eval: int | None = None
+    on_nonfinite: str = "stop"
+    checkpoint_every: str | None = None
+    keep: int = 2
 
     def __post_init__(self) -> None:
         for field, hint in typing.get_type_hints(TrainConfig).items():
@@ -74,10 +87,8 @@ class TrainConfig:
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 raise UsageError(f"unknown {_flag(field)} {getattr(self, field)!r}: known are {', '.join(known)}")
-        for field, (test, wanted) in _RANGES.items():
-            value = getattr(self, field)
-            if value is not None and not test(value):
-                raise UsageError(f"{_flag(field)} must be {wanted}, not {value}")
+        for field in _RANGES:
+            check_range(field, getattr(self, field))
 
 
 # The project's own name for what each recipe is for; the values that differ from TrainConfig's defaults.
@@ -96,6 +107,7 @@ _CHOICES = {
     "normalize": NORMALIZATIONS,
     "device": DEVICES,
     "precision": PRECISIONS,
+    "on_nonfinite": NONFINITE,
 }
 
 _RANGES: dict[str, tuple[Any, str]] = {
@@ -108,11 +120,28 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     "limit_train": (lambda v: v >= 1, "at least 1"),
     "limit_eval": (lambda v: v >= 1, "at least 1"),
+    "keep": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
+    "data_dir": (lambda v: "\0" not in v, "a name without NUL characters"),
+    "checkpoint_every": (
+        lambda v: re.fullmatch("[1-9][0-9]{0,8}m?", v),
+        "a number of steps (500) or of minutes (5m), at least 1",
+    ),
 }
 
 
 def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
+
+
+def check_range(field: str, value: Any) -> None:
+    """Refuses a value that no run can have.
+
+    Raises:
+      UsageError: naming the flag and its range.
+    """
+    test, wanted = _RANGES[field]
+    if value is not None and not test(value):
+        raise UsageError(f"{_flag(field)} must be {wanted}, not {value!r}")
 
 
 def _check_type(field: str, value: Any, hint: Any) -> None:
@@ -152,4 +181,59 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
 
 def to_json(config: TrainConfig) -> str:
     """The text of ``config.json``."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return files.to_json(dataclasses.asdict(config))
+
+
+def read(run: pathlib.Path) -> TrainConfig:
+    """The configuration of a run folder.
+
+    Raises:
+      UsageError: naming what is no run folder, or what is wrong in its ``config.json``.
+    """
+    file = run / "config.json"
+    if not file.exists():
+        raise UsageError(f"{run}: is no run folder ({file.name} is not there)")
+    values = files.read_json(file)
+    try:
+        return from_dict(values)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+
+
+def resumed(run: pathlib.Path, given: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with which a run goes on: that of its folder; what ``given`` says must agree.
+
+    Args:
+      run: a run folder.
+      given: values by field; a recipe stands for its values. What is in `MAY_CHANGE` may differ, the number of epochs
+        only upwards.
+
+    Raises:
+      UsageError: listing all that differs.
+    """
+    saved = read(run)
+    wanted = {**RECIPES.get(given.get("recipe", ""), {}), **given}
+    changes = {name: value for name, value in wanted.items() if getattr(saved, name, None) != value}
+    problems = [
+        f"{_flag(name)} is {getattr(saved, name, None)} in the run, not {value}"
+        for name, value in changes.items()
+        if name not in MAY_CHANGE
+    ]
+    if changes.get("num_epochs", saved.num_epochs) < saved.num_epochs:
+        problems.append(f"--num-epochs is {saved.num_epochs} in the run and may only grow, not {changes['num_epochs']}")
+    if problems:
+        raise UsageError(f"cannot go on with {run} as another run: " + "; ".join(problems))
+    return from_dict({**dataclasses.asdict(saved), **changes})
+
+
+def parse_every(text: str | None) -> tuple[int | None, float | None]:
+    """Steps and seconds between two checkpoints; None is never.
+
+    >>> parse_every("500"), parse_every("5m"), parse_every(None)
+    ((500, None), (None, 300.0), (None, None))
+    """
+    if text is None:
+        return None, None
+    if text.endswith("m"):
+        return None, 60.0 * int(text[:-1])
+    return int(text), None

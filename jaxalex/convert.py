@@ -95,6 +95,20 @@ def from_torch(arrays: Mapping[str, np.ndarray], model_name: str, feature_hw: tu
     return params
 
 
+def torch_shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes that `to_torch` gives, from parameters of which only the shapes are known.
+
+    Args:
+      params: as in `to_torch`; the leaves need a ``shape`` only.
+    """
+    shapes = {}
+    for name, torch_name in TORCH_NAMES.items():
+        kernel = params[name]["kernel"].shape
+        shapes[f"{torch_name}.weight"] = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
+        shapes[f"{torch_name}.bias"] = params[name]["bias"].shape
+    return shapes
+
+
 def compare_shapes(found: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """One line for each name or shape in which ``found`` differs from ``expected``; empty if none does."""
     problems = _name_problems(set(found), set(expected))

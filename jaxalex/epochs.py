@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxalex import steps
+from jaxalex import memory, steps
 from jaxalex.data import ImageSet
-from jaxalex.errors import RunError
+from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.state import TrainState
 
 # Fixed, so that an evaluation after training runs the same program as one during it, and gives the same figures.
@@ -34,12 +34,32 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
-class EpochResult:
-    """Mean loss over samples and accuracy in percent while training, and how long the epoch took."""
+class Tally:
+    """How far an epoch has come: steps, sums over the samples seen in them, and seconds spent.
 
-    loss: float
-    accuracy: float
-    seconds: float
+    Attributes:
+      step: steps taken.
+      loss_sum, correct, count: sums over the samples of the steps that were not skipped.
+      skipped: steps that were skipped because their loss or gradient was not finite.
+      seconds: spent on these steps.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    count: float = 0.0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over samples."""
+        return self.loss_sum / self.count
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.correct / self.count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +69,13 @@ class CompiledEpoch:
     Attributes:
       programs: by number of steps in one dispatch.
       steps_per_dispatch: of all dispatches of an epoch but the last.
+      skip_nonfinite: as in `steps.train_epoch`.
       compile_seconds: how long compiling took.
     """
 
     programs: Mapping[int, jax.stages.Compiled]
     steps_per_dispatch: int
+    skip_nonfinite: bool
     compile_seconds: float
 
 
@@ -82,17 +104,51 @@ def _padded_rows(indices: np.ndarray, batch_size: int) -> np.ndarray:
     return padded.reshape(rows, batch_size)
 
 
-def compile_epoch(state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array) -> CompiledEpoch:
-    """Compiles the training steps for a state, a placed training set and a batch size."""
+def compile_epoch(
+    state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array, skip_nonfinite: bool = False
+) -> CompiledEpoch:
+    """Compiles the training steps for a state, a placed training set and a batch size.
+
+    Args:
+      skip_nonfinite: as in `steps.train_epoch`.
+
+    Raises:
+      RunError: they would not fit into memory; names a batch size that does.
+    """
+    device = next(iter(placed["label"].devices()))
+    start = time.perf_counter()
+    programs = _compile(state, placed, batch_size, key, skip_nonfinite)
+    free = memory.free_bytes(device)
+    needed = _needed(programs)
+    if free is not None and needed > free:
+        fitting = batch_size
+        while fitting > 1 and needed > free:
+            # The need grows about evenly with the batch; what fits is compiled and measured, not guessed.
+            fitting = min(fitting // 2, max(1, int(batch_size * free / needed)))
+            needed = _needed(_compile(state, placed, fitting, key, skip_nonfinite))
+        advice = f"--batch-size {fitting} fits" if needed <= free else "no batch size fits: try a smaller --width"
+        raise RunError(
+            f"out of memory: --batch-size {batch_size} needs {memory.gigabytes(_needed(programs))} beside the data "
+            f"and the network, {memory.gigabytes(free)} are free; {advice}"
+        )
+    return CompiledEpoch(programs, max(programs), skip_nonfinite, time.perf_counter() - start)
+
+
+def _compile(
+    state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array, skip_nonfinite: bool
+) -> dict[int, jax.stages.Compiled]:
     device = next(iter(placed["label"].devices()))
     num_steps = -(-len(placed["label"]) // batch_size)
     chunk = min(num_steps, _STEPS_PER_DISPATCH.get(device.platform, _STEPS_PER_DISPATCH_ELSEWHERE))
-    start = time.perf_counter()
     programs = {}
     for rows in {chunk, num_steps % chunk or chunk}:
-        indices = jax.device_put(np.zeros((rows, batch_size), np.int32), device)
-        programs[rows] = steps.train_epoch.lower(state, placed, indices, key).compile()
-    return CompiledEpoch(programs, chunk, time.perf_counter() - start)
+        indices = jax.ShapeDtypeStruct((rows, batch_size), np.int32, sharding=placed["label"].sharding)
+        programs[rows] = steps.train_epoch.lower(state, placed, indices, key, skip_nonfinite).compile()
+    return programs
+
+
+def _needed(programs: Mapping[int, jax.stages.Compiled]) -> int:
+    return max(memory.needed_bytes(program) for program in programs.values())
 
 
 def train_one_epoch(
@@ -102,8 +158,10 @@ def train_one_epoch(
     indices: np.ndarray,
     key: jax.Array,
     description: str = "",
-) -> tuple[TrainState, EpochResult]:
-    """Runs one epoch under a progress bar on stderr (none where that is no terminal).
+    tally: Tally = Tally(),
+    pause: Callable[[int], bool] = lambda step: False,
+) -> tuple[TrainState, Tally]:
+    """Runs one epoch, or what is left of it, under a progress bar on stderr (none where that is no terminal).
 
     Args:
       compiled: from `compile_epoch`, for these shapes.
@@ -112,47 +170,71 @@ def train_one_epoch(
       indices: from `epoch_indices`.
       key: the run's dropout key.
       description: stands before the bar.
+      tally: how far the epoch has come already.
+      pause: asked with the number of steps taken whether to come back before the epoch is over.
+
+    Returns:
+      the state, and the tally that belongs to it.
 
     Raises:
-      RunError: naming the step whose loss is not finite.
+      NotFiniteError: naming the step whose loss or gradient is not finite.
     """
-    sums = dict.fromkeys(("loss", "correct", "count"), 0.0)
-    size = len(placed["label"])
     rows = jax.device_put(indices, next(iter(placed["label"].devices())))
-    start = time.perf_counter()
-    with tqdm(total=size, desc=description, unit=" images", leave=False, disable=None) as bar:
-
-        def account(step: int, metrics: steps.Metrics) -> None:
-            values = {name: float(value) for name, value in metrics.items()}
-            if not math.isfinite(values["loss"]):
-                raise RunError(
-                    f"the loss is {values['loss']} at step {step} of {len(indices)} ({description}): "
-                    "try a lower --learning-rate or another --init"
-                )
-            for name, value in values.items():
-                sums[name] += value
-            bar.set_postfix_str(f"loss {values['loss'] / values['count']:.3f}", refresh=False)
-            bar.update(int(values["count"]))
-
+    start = time.perf_counter() - tally.seconds
+    size, done = len(placed["label"]), int(tally.count)
+    with tqdm(total=size, initial=done, desc=description, unit=" images", leave=False, disable=None) as bar:
         pending = None  # metrics are read one dispatch late, so that the device never waits for us
-        for first in range(0, len(indices), compiled.steps_per_dispatch):
-            chunk = rows[first : first + compiled.steps_per_dispatch]
+        step = tally.step
+        while step < len(indices):
+            chunk = rows[step : step + compiled.steps_per_dispatch]
             state, metrics = compiled.programs[len(chunk)](state, placed, chunk, key)
             if pending:
-                account(*pending)
-            pending = (first + len(chunk), metrics)
+                tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
+            pending = (len(chunk), metrics)
+            step += len(chunk)
+            if pause(step):
+                break
         if pending:
-            account(*pending)
+            tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - start
-    return state, EpochResult(sums["loss"] / sums["count"], 100 * sums["correct"] / sums["count"], seconds)
+    return state, dataclasses.replace(tally, seconds=time.perf_counter() - start)
 
 
-def evaluate(state: TrainState, placed: steps.Batch) -> Evaluation:
-    """Loss and accuracy over every sample of a placed image set, without dropout."""
+def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: bool, bar: tqdm, where: str) -> Tally:
+    """The tally with one dispatch more."""
+    values = {name: float(value) for name, value in metrics.items()}
+    finite = int(values["finite"])
+    if finite < num_steps and not skip_nonfinite:
+        what = "loss or its gradient is not finite"
+        if num_steps == 1:
+            what = "gradient is not finite" if math.isfinite(values["loss"]) else f"loss is {values['loss']}"
+        raise NotFiniteError(f"the {what} at step {tally.step + finite + 1} {where}")
+    if values["count"]:
+        bar.set_postfix_str(f"loss {values['loss'] / values['count']:.3f}", refresh=False)
+    bar.update(int(values["count"]))
+    return dataclasses.replace(
+        tally,
+        step=tally.step + num_steps,
+        loss_sum=tally.loss_sum + values["loss"],
+        correct=tally.correct + values["correct"],
+        count=tally.count + values["count"],
+        skipped=tally.skipped + num_steps - finite,
+    )
+
+
+def evaluate(state: TrainState, placed: steps.Batch, between: Callable[[], None] = lambda: None) -> Evaluation:
+    """Loss and accuracy over every sample of a placed image set, without dropout.
+
+    Args:
+      between: called between two batches; what it raises ends the evaluation.
+    """
     size = len(placed["label"])
     rows = jax.device_put(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), next(iter(placed["label"].devices())))
-    results = [steps.eval_step(state, placed, row) for row in rows]
+    results: list[tuple[steps.Metrics, jax.Array]] = []
+    for row in rows:
+        results.append(steps.eval_step(state, placed, row))
+        jax.block_until_ready(results[-2:-1])  # one batch ahead of the device is enough, and leaves room for a stop
+        between()
     loss, correct, count = (
         sum(float(metrics[name]) for metrics, _ in results) for name in ("loss", "correct", "count")
     )

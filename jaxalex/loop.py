@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import math
 import pathlib
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
 from jaxalex import config as config_lib
-from jaxalex import data, environment, models, optim, report
+from jaxalex import data, environment, files, interrupt, lock, models, optim, report
 from jaxalex.checkpoint import Checkpoints
 from jaxalex.config import TrainConfig
 from jaxalex.data.stats import normalization
 from jaxalex.devices import choose_device
-from jaxalex.epochs import compile_epoch, epoch_indices, evaluate, place, train_one_epoch
-from jaxalex.errors import UsageError
+from jaxalex.epochs import CompiledEpoch, Evaluation, compile_epoch, epoch_indices, evaluate, place, train_one_epoch
+from jaxalex.errors import NotFiniteError, RunError, UsageError
+from jaxalex.progress import Keeper, Progress, describe_split
 from jaxalex.state import TrainState, create_train_state
+from jaxalex.steps import Batch
 from jaxalex.weights import Description, save_weights
 
 # Steps with a mean loss of ln(classes), give or take a hundredth of it, after which the trainer says so.
 _PLATEAU_STEPS = 100
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays as it is from the first step to the last."""
+
+    config: TrainConfig
+    workdir: pathlib.Path
+    say: Callable[[str], None]
+    device: jax.Device
+    splits: data.Splits
+    dropout_key: jax.Array
+    compiled: CompiledEpoch
+    keeper: Keeper
+
+
 def train_and_evaluate(
-    config: TrainConfig, workdir: pathlib.Path, say: Callable[[str], None] = print
+    config: TrainConfig, workdir: pathlib.Path, say: Callable[[str], None] = print, resume: bool = False
 ) -> dict[str, Any]:
     """Trains, evaluates after every epoch, tests after the last, and leaves everything in ``workdir``.
 
@@ -35,16 +53,19 @@ def train_and_evaluate(
       config: what to do.
       workdir: a folder that is not there yet, or is empty.
       say: gets every line for people.
+      resume: go on with the run in ``workdir``, from its newest checkpoint that is whole. On the same device and as
+        many cores the result is that of an unbroken run, bit for bit.
 
     Returns:
       the content of ``summary.json``.
 
     Raises:
       UsageError: for input that cannot be used; nothing has been written then.
-      RunError: if the loss stops being finite.
+      RunError: if a loss or gradient stops being finite, memory does not suffice or the disk fails; what was saved
+        before stays.
+      Stopped: a signal asked for it; all is saved.
     """
-    began = time.perf_counter()
-    check_workdir(workdir)
+    check_workdir(workdir, resume)
     device = choose_device(config.device, config.precision)
     splits = data.load(
         config.dataset,
@@ -56,41 +77,62 @@ def train_and_evaluate(
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), device))
     state = _initial_state(config, splits, init_key)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(config_lib.to_json(config))
-    for line in _header(config, splits, parameters, device, workdir):
+    for line in _header(config, splits, _parameters(state), device, workdir):
         say(line)
-    train_set, eval_set, test_set = (place(part, device) for part in (splits.train, splits.eval, splits.test))
-    compiled = compile_epoch(state, train_set, config.batch_size, dropout_key)
+    train_set = place(splits.train, device)
+    compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
 
-    rows: list[report.EpochRow] = []
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        for epoch in range(1, config.num_epochs + 1):
-            indices = epoch_indices(len(splits.train), config.batch_size, config.seed, epoch)
-            description = f"epoch {epoch} of {config.num_epochs}"
-            state, trained = train_one_epoch(compiled, state, train_set, indices, dropout_key, description)
-            evaluation = evaluate(state, eval_set)
-            row = report.EpochRow(
-                epoch=epoch,
-                train_loss=trained.loss,
-                train_accuracy=trained.accuracy,
-                eval_loss=evaluation.loss,
-                eval_accuracy=evaluation.accuracy,
-                seconds=trained.seconds,
-                images_per_second=len(splits.train) / trained.seconds,
-            )
-            rows.append(row)
-            say(report.epoch_line(row))
-            report.append_row(workdir / "metrics.jsonl", row)
-            checkpoints.save(epoch, state, evaluation.accuracy)
-            if reaches_plateau(rows, len(indices), splits.num_classes):
-                say(_plateau_hint(config, splits.num_classes))
+    with lock.hold(workdir), interrupt.watch() as asked:
+        check_workdir(workdir, resume)  # again, now that no other process can begin there
+        checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
+        keeper = Keeper(checkpoints, _record(config, splits, dropout_key, device), config, workdir, asked)
+        run = _Run(config, workdir, say, device, splits, dropout_key, compiled, keeper)
+        with _failures_explained(run):
+            state, progress = keeper.restore(state, say) if resume else (state, Progress())
+            files.write_whole(workdir / "config.json", config_lib.to_json(config))
+            report.write_rows(workdir / "metrics.jsonl", progress.rows)
+            state, progress = _train(run, state, train_set, progress)
+            return _test(run, state, progress)
 
-    test = evaluate(state, test_set)
-    say(report.test_line(test.loss, test.accuracy))
+
+def _train(run: _Run, state: TrainState, train_set: Batch, progress: Progress) -> tuple[TrainState, Progress]:
+    """The epochs that are left."""
+    config, splits, keeper = run.config, run.splits, run.keeper
+    eval_set = place(splits.eval, run.device)
+    for epoch in range(progress.epoch, config.num_epochs + 1):
+        indices = epoch_indices(len(splits.train), config.batch_size, config.seed, epoch)
+        description = f"epoch {epoch} of {config.num_epochs}"
+        while progress.tally.step < len(indices):
+            pause = functools.partial(keeper.due, epoch)
+            state, tally = train_one_epoch(
+                run.compiled, state, train_set, indices, run.dropout_key, description, progress.tally, pause
+            )
+            progress = dataclasses.replace(progress, tally=tally)
+            if tally.step < len(indices):
+                keeper.save(state, progress)
+            keeper.stop_if_asked(state, progress)
+        if not progress.tally.count:
+            raise RunError(f"every step of {description} was skipped: none had a finite loss and gradient")
+        evaluation = evaluate(state, eval_set, functools.partial(keeper.stop_if_asked, state, progress))
+        if not math.isfinite(evaluation.loss):
+            raise NotFiniteError(f"the evaluation loss is {evaluation.loss} after {description}")
+        row = _row(progress, evaluation, len(splits.train))
+        progress = Progress(epoch + 1, rows=(*progress.rows, row))
+        run.say(report.epoch_line(row))
+        report.append_row(run.workdir / "metrics.jsonl", row)
+        keeper.save(state, progress, evaluation.accuracy)
+        if reaches_plateau(progress.rows, len(indices), splits.num_classes):
+            run.say(_plateau_hint(config, splits.num_classes))
+        keeper.stop_if_asked(state, progress)
+    return state, progress
+
+
+def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
+    """The test figure, and what is left of the run for people and programs."""
+    config, splits, workdir, rows = run.config, run.splits, run.workdir, progress.rows
+    test = evaluate(state, place(splits.test, run.device), functools.partial(run.keeper.stop_if_asked, state, progress))
+    run.say(report.test_line(test.loss, test.accuracy))
     summary = {
         "dataset": splits.name,
         "source": splits.source,
@@ -102,11 +144,12 @@ def train_and_evaluate(
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
         "images_per_second": statistics.median(row.images_per_second for row in rows),
-        "compile_seconds": compiled.compile_seconds,
-        "wall_seconds": time.perf_counter() - began,
-        "devices": [environment.describe_device(device)],
+        "compile_seconds": run.compiled.compile_seconds,
+        "wall_seconds": run.keeper.wall_seconds(),
+        "skipped_steps": sum(row.skipped_steps for row in rows),
+        "devices": [environment.describe_device(run.device)],
         "versions": environment.versions(),
-        "parameters": parameters,
+        "parameters": _parameters(state),
     }
     save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state))
     report.write_curves(workdir / "curves.png", rows, f"{config.model} on {splits.name}, {config.recipe}")
@@ -117,16 +160,74 @@ def train_and_evaluate(
     return summary
 
 
-def check_workdir(workdir: pathlib.Path) -> None:
-    """Refuses a folder that holds anything: a run is never overwritten.
+def _row(progress: Progress, evaluation: Evaluation, train_size: int) -> report.EpochRow:
+    tally = progress.tally
+    return report.EpochRow(
+        epoch=progress.epoch,
+        train_loss=tally.loss,
+        train_accuracy=tally.accuracy,
+        eval_loss=evaluation.loss,
+        eval_accuracy=evaluation.accuracy,
+        seconds=tally.seconds,
+        images_per_second=train_size / tally.seconds,
+        skipped_steps=tally.skipped,
+    )
+
+
+@contextlib.contextmanager
+def _failures_explained(run: _Run) -> Iterator[None]:
+    """Says of what fails what is saved and what to do."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise RunError(
+            f"{error}, learning rate {run.config.learning_rate:g}: try a lower --learning-rate, another --init, or "
+            f"--on-nonfinite skip ({run.keeper.saved()})"
+        ) from error
+    except RunError as error:
+        raise RunError(f"{error}; {run.keeper.advice()}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"{error.filename or run.workdir}: {reason}; {run.keeper.advice()}") from error
+
+
+def check_workdir(workdir: pathlib.Path, resume: bool = False) -> None:
+    """Refuses a folder that holds anything, as a run is never overwritten; to resume, one that holds no run.
 
     Raises:
       UsageError: naming the folder.
     """
-    if workdir.is_dir() and (workdir / "config.json").exists():
-        raise UsageError(f"{workdir}: already holds a run, which is never overwritten: choose another --workdir")
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    try:
+        holds_run = (workdir / "config.json").exists()
+        others = workdir.exists() and (
+            not workdir.is_dir() or any(path.name != lock.NAME for path in workdir.iterdir())
+        )
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
+        raise UsageError(f"{workdir}: cannot be looked into ({getattr(error, 'strerror', None) or error})") from error
+    if resume:
+        if not holds_run:
+            raise UsageError(f"{workdir}: holds no run to go on with")
+    elif holds_run:
+        raise UsageError(
+            f"{workdir}: already holds a run, which is never overwritten: choose another --workdir, or go on with it: "
+            f"--resume {workdir}"
+        )
+    elif others:
         raise UsageError(f"{workdir}: is not an empty folder: choose another --workdir")
+
+
+def _record(config: TrainConfig, splits: data.Splits, dropout_key: jax.Array, device: jax.Device) -> dict[str, Any]:
+    """What a checkpoint says of its run beside how far it has come."""
+    return {
+        "config": dataclasses.asdict(config),
+        "split": describe_split(splits, config.seed),
+        "dropout_key": jax.random.key_data(dropout_key).tolist(),
+        "environment": {"device": environment.describe_device(device), **environment.versions()},
+    }
+
+
+def _parameters(state: TrainState) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
 def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> TrainState:
@@ -166,7 +267,7 @@ def _header(
     ]
 
 
-def reaches_plateau(rows: list[report.EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
+def reaches_plateau(rows: Sequence[report.EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
     """Whether the loss, with the last epoch, has sat at ln(classes) for long enough to say so; true only once.
 
     Args:

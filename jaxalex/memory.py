@@ -1,8 +1,14 @@
-"""How the process handles memory that it has freed."""
+"""Memory: what happens to what the process has freed, how much is free, and whether a compiled program fits."""
 
 from __future__ import annotations
 
 import ctypes
+import pathlib
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jax
 
 # From glibc's malloc.h, where they belong to the stable interface of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
@@ -26,3 +32,55 @@ def keep_freed_memory() -> None:
         (_ARENA_MAX, 1),
     ):
         mallopt(parameter, value)
+
+
+def free_bytes(device: jax.Device) -> int | None:
+    """Bytes that a program may still take on a device; None where the system does not tell."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit, used = stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
+        return None if limit is None else limit - used
+    return free_host_bytes()
+
+
+def free_host_bytes() -> int | None:
+    """Bytes of main memory that this process may still take; None where the system does not tell."""
+    found = [_available(), _left_in_control_group()]
+    return min((amount for amount in found if amount is not None), default=None)
+
+
+def needed_bytes(program: jax.stages.Compiled) -> int:
+    """Bytes that running a program takes beyond its arguments; 0 where the compiler does not tell."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return 0
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+
+
+def gigabytes(amount: int) -> str:
+    """
+    >>> gigabytes(1_500_000_000)
+    '1.5 GB'
+    """
+    return f"{amount / 1e9:,.1f} GB"
+
+
+def _available() -> int | None:
+    """The kernel's own estimate of what can be had without swapping."""
+    try:
+        match = re.search(r"^MemAvailable:\s+(\d+) kB$", pathlib.Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(match.group(1)) * 1024 if match else None
+
+
+def _left_in_control_group(folder: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's limit leaves (control groups, version 2); files in the page cache give way."""
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    if not limit.isdecimal():  # "max"
+        return None
+    return int(limit) - int(used) + (int(cached.group(1)) if cached else 0)

@@ -20,6 +20,9 @@ examples:
   python -m jaxalex.predict weights.safetensors --top 3 cat.jpg"""
 
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m jaxalex.predict",
@@ -28,7 +31,7 @@ def _parser() -> cli.Parser:
         _EPILOG,
     )
     add_network_flags(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="picture files of any kind that Pillow reads")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=f"picture files: {', '.join(_FORMATS)}")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default 5)")
     return parser
 
@@ -37,7 +40,7 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     """A picture file as the network takes it: its central square, scaled.
 
     Args:
-      path: of any kind that Pillow reads.
+      path: of one of the kinds in ``--help``. Pillow knows more, and gives some of them to other programs.
       size: height and width of the result in pixels.
       channels: 1 (grey) or 3 (RGB).
 
@@ -52,14 +55,15 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
+    if not path.is_file():  # a pipe or device would never end
+        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Pillow finds odd but can read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
                 fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such file") from error
     # Pillow's readers raise what their formats happen to: ValueError, SyntaxError, struct.error …
     except Exception as error:
         raise UsageError(f"{path}: not a readable picture ({error})") from error

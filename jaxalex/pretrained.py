@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -60,43 +59,36 @@ def load(
     config = None
     weights = path
     if path.is_dir():
-        config = _read_config(path)
+        config = config_lib.read(path)
         weights = path / "model.safetensors"
+        if not weights.exists():
+            raise UsageError(
+                f"{path}: the run is not finished (it has no {weights.name}): python -m jaxalex.train --resume {path}"
+            )
     elif checkpoint != "last":
         raise UsageError(f"{path}: --checkpoint needs a run folder, not a weights file")
     precision = config.precision if config else "float32"
     device = choose_device(device_name, precision)
     arrays, description = load_weights(weights)
-    if description is None:
-        description = _describe(weights, arrays, given or {})
-    state = jax.device_put(_state(weights, arrays, description, precision), device)
+    try:
+        if description is None:
+            description = _describe(arrays, given or {})
+        state = jax.device_put(_state(arrays, description, precision), device)
+    except UsageError as error:
+        raise UsageError(f"{weights}: {error}") from error
     if checkpoint == "best":
         if not (path / "checkpoints").is_dir():
             raise UsageError(f"{path}: holds no checkpoints")
-        with Checkpoints(path / "checkpoints") as checkpoints:
-            _, state = checkpoints.restore_params("best", state)
+        _, state = Checkpoints(path / "checkpoints").restore_params("best", state)
     return Pretrained(state, description, config, device)
 
 
-def _read_config(run: pathlib.Path) -> config_lib.TrainConfig:
-    file = run / "config.json"
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run}: is no run folder ({file.name} cannot be read: {error})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}: is not a JSON object")
-    try:
-        return config_lib.from_dict(values)
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}") from error
-
-
-def _describe(path: pathlib.Path, arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
+def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
     """A description from flags, for a file that has none."""
     missing = [f"--{name}" for name in ("model", "dataset", "normalize") if not given.get(name)]
     if missing:
-        raise UsageError(f"{path}: does not say what network it holds; give {' '.join(missing)}")
+        raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")
+    config_lib.check_range("width", given.get("width"))
     convert.from_torch(arrays, given["model"])  # all names and shapes, before any of them is used
     splits = data.load(given["dataset"], given.get("data_dir"), 0)
     mean, std = normalization(given["normalize"], splits.train.images)
@@ -113,20 +105,14 @@ def _describe(path: pathlib.Path, arrays: Mapping[str, np.ndarray], given: Mappi
     )
 
 
-def _state(
-    path: pathlib.Path, arrays: Mapping[str, np.ndarray], description: Description, precision: str
-) -> TrainState:
+def _state(arrays: Mapping[str, np.ndarray], description: Description, precision: str) -> TrainState:
     d = description
-    if not (len(d.mean) == len(d.std) == d.input_channels and len(d.class_names) == d.num_classes and min(d.std) > 0):
-        raise UsageError(f"{path}: its metadata contradicts itself: {d}")
     model = models.build(d.model, d.num_classes, d.width, precision=precision)
     images = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, d.input_channels), jnp.float32)
     expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    empty = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), expected)
-    shapes = {name: array.shape for name, array in convert.to_torch(empty, d.model).items()}
-    problems = convert.compare_shapes(arrays, shapes)
+    problems = convert.compare_shapes(arrays, convert.torch_shapes(expected))
     if problems:
-        raise UsageError(f"{path}: does not fit the network {d.model!r}: " + "; ".join(problems))
+        raise UsageError(f"does not fit the network {d.model!r}: " + "; ".join(problems))
     params = jax.tree.map(lambda array: array.astype(np.float32), convert.from_torch(arrays, d.model))
     mean, std = np.asarray(d.mean, np.float32), np.asarray(d.std, np.float32)
     return TrainState.create(

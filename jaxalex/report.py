@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxalex import files
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -28,6 +30,7 @@ class EpochRow:
     eval_accuracy: float
     seconds: float
     images_per_second: float
+    skipped_steps: int = 0
 
 
 def epoch_line(row: EpochRow) -> str:
@@ -38,6 +41,7 @@ def epoch_line(row: EpochRow) -> str:
     return (
         f"[Epoch {row.epoch:3d}] train_loss: {row.train_loss:.3f} train_acc: {row.train_accuracy:.3f}% "
         f"eval_loss: {row.eval_loss:.3f} eval_acc: {row.eval_accuracy:.3f}%"
+        + (f" skipped_steps: {row.skipped_steps}" if row.skipped_steps else "")
     )
 
 
@@ -51,13 +55,22 @@ def test_line(loss: float, accuracy: float) -> str:
 
 def append_row(path: pathlib.Path, row: EpochRow) -> None:
     """Adds one epoch to ``metrics.jsonl``."""
-    with path.open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_json_line(row))
+
+
+def write_rows(path: pathlib.Path, rows: Sequence[EpochRow]) -> None:
+    """Writes ``metrics.jsonl`` anew, as a whole."""
+    files.write_whole(path, "".join(_json_line(row) for row in rows))
+
+
+def _json_line(row: EpochRow) -> str:
+    return json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n"
 
 
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Writes a JSON object, indented, as a whole."""
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    files.write_whole(path, files.to_json(values))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -68,6 +81,11 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png")
 
 
 def write_curves(path: pathlib.Path, rows: Sequence[EpochRow], title: str) -> None:
@@ -92,7 +110,7 @@ def write_curves(path: pathlib.Path, rows: Sequence[EpochRow], title: str) -> No
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def write_predictions(
@@ -142,7 +160,7 @@ def write_predictions(
         axis.set_yticks([])
         for spine in axis.spines.values():
             spine.set(edgecolor=_RIGHT if good else _WRONG, linewidth=2)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -180,4 +198,4 @@ def write_confusion(path: pathlib.Path, labels: np.ndarray, logits: np.ndarray, 
                 color="white" if share[i, j] > 0.5 else "black",
             )
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
-    figure.savefig(path)
+    _save(figure, path)

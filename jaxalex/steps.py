@@ -2,7 +2,8 @@
 
 A batch is a dict of ``image`` (uint8 ``[batch, height, width, channel]``), ``label`` (int32 ``[batch]``) and
 ``mask`` (float32 ``[batch]``, 1 for a sample and 0 for padding). Metrics are sums over the samples that count:
-``loss``, ``correct`` and ``count``, float32 scalars, so that no mean is ever taken of means.
+``loss``, ``correct`` and ``count``, float32 scalars, so that no mean is ever taken of means. Training adds ``finite``:
+how many steps came, before the first one that did not, with a finite loss and gradient.
 """
 
 from __future__ import annotations
@@ -51,7 +52,14 @@ def summed_metrics(logits: jax.Array, label: jax.Array, mask: jax.Array) -> Metr
     return {"loss": jnp.sum(loss * mask), "correct": jnp.sum(correct * mask), "count": jnp.sum(mask)}
 
 
-def _train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number in a tree of arrays is finite: a bool scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _train_step(
+    state: TrainState, batch: Batch, key: jax.Array, skip_nonfinite: bool = False
+) -> tuple[TrainState, Metrics]:
     images = network_input(state, batch["image"])
     dropout_key = jax.random.fold_in(key, state.step)
 
@@ -61,7 +69,13 @@ def _train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainS
         return metrics["loss"] / metrics["count"], metrics
 
     grads, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
-    return state.apply_gradients(grads=grads), metrics
+    new = state.apply_gradients(grads=grads)
+    # Free, as far as it can be measured (docs/reliability.md): XLA reads the gradient beside the update.
+    finite = jnp.isfinite(metrics["loss"]) & all_finite(grads)
+    if skip_nonfinite:  # all but the step number stays as it was
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state.replace(step=new.step))
+        metrics = {name: jnp.where(finite, value, 0) for name, value in metrics.items()}
+    return new, metrics | {"finite": finite.astype(jnp.float32)}
 
 
 @functools.partial(jax.jit, donate_argnames="state")
@@ -86,8 +100,10 @@ def gather(data: Batch, indices: jax.Array) -> Batch:
     return {"image": data["image"][clipped], "label": data["label"][clipped], "mask": mask}
 
 
-@functools.partial(jax.jit, donate_argnames="state")
-def train_epoch(state: TrainState, data: Batch, indices: jax.Array, key: jax.Array) -> tuple[TrainState, Metrics]:
+@functools.partial(jax.jit, donate_argnames="state", static_argnames="skip_nonfinite")
+def train_epoch(
+    state: TrainState, data: Batch, indices: jax.Array, key: jax.Array, skip_nonfinite: bool = False
+) -> tuple[TrainState, Metrics]:
     """As many training steps in one dispatch as ``indices`` has rows.
 
     Args:
@@ -95,17 +111,21 @@ def train_epoch(state: TrainState, data: Batch, indices: jax.Array, key: jax.Arr
       data: the whole training set on the device: ``image`` and ``label``.
       indices: int32 ``[steps, batch]``: which samples each step sees, -1 for padding.
       key: as in `train_step`.
+      skip_nonfinite: a step whose loss or gradient is not finite changes nothing but the step number, and counts
+        for nothing in the metrics.
 
     Returns:
-      the state after the last step, and the metrics summed over all steps.
+      the state after the last step, and the metrics summed over all steps (with ``skip_nonfinite``, ``finite`` too).
     """
     if indices.shape[0] == 1:  # without a loop around it XLA schedules the step better
-        return _train_step(state, gather(data, indices[0]), key)
+        return _train_step(state, gather(data, indices[0]), key, skip_nonfinite)
 
     def body(state: TrainState, row: jax.Array) -> tuple[TrainState, Metrics]:
-        return _train_step(state, gather(data, row), key)
+        return _train_step(state, gather(data, row), key, skip_nonfinite)
 
     state, metrics = jax.lax.scan(body, state, indices)
+    if not skip_nonfinite:
+        metrics["finite"] = jnp.cumprod(metrics["finite"])  # the first that is not ends the count
     return state, jax.tree.map(jnp.sum, metrics)
 
 

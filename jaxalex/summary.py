@@ -99,10 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         flags = _parser().parse(argv)
-        for name in ("image_size", "input_channels"):
+        for name in ("image_size", "input_channels", "num_classes"):
             value = getattr(flags, name)
             if value is not None and not 1 <= value <= 100_000:
                 raise UsageError(f"--{name.replace('_', '-')} must be from 1 to 100000, not {value}")
+        config_lib.check_range("width", flags.width)
         from jaxalex import models
         from jaxalex.devices import choose_device
 

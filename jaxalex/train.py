@@ -11,13 +11,15 @@ from typing import Any
 from jaxalex import cli
 from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
+from jaxalex.errors import UsageError
 from jaxalex.memory import keep_freed_memory
 
 _EPILOG = """\
 examples:
   python -m jaxalex.train --recipe quickstart
   python -m jaxalex.train --dataset cifar10 --num-epochs 3
-  python -m jaxalex.train --dataset cifar10 --data-dir DIR --init flax --workdir runs/flax"""
+  python -m jaxalex.train --dataset cifar10 --data-dir DIR --init flax --workdir runs/flax
+  python -m jaxalex.train --resume runs/flax"""
 
 
 def _parser() -> cli.Parser:
@@ -66,6 +68,13 @@ def _parser() -> cli.Parser:
     add(group, "weight_decay", "added to the gradient, as torch.optim.SGD does", type=float, metavar="F")
     add(group, "seed", "of the split, the parameters, the order and dropout", type=int, metavar="N")
 
+    add(
+        group,
+        "on_nonfinite",
+        "at a loss or gradient that is not finite: stop, or skip the step and count it",
+        choices=config_lib.NONFINITE,
+    )
+
     group = parser.add_argument_group("machine and output")
     add(group, "device", "auto: a GPU where there is one", choices=config_lib.DEVICES)
     group.add_argument(
@@ -84,6 +93,13 @@ def _parser() -> cli.Parser:
     )
     parser.add_compilation_cache(group)
     group.add_argument("--workdir", metavar="DIR", help="run folder, new or empty (default: a new one under runs/)")
+    add(group, "checkpoint_every", "also save every N steps, or N minutes (5m), inside an epoch", metavar="N")
+    add(group, "keep", "checkpoints to keep beside the best", type=int, metavar="N")
+    group.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with the run in this folder as it was begun; flags beside it must agree, --num-epochs may grow",
+    )
     return parser
 
 
@@ -104,15 +120,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         flags = vars(_parser().parse(argv))
-        workdir, cache = flags.pop("workdir"), flags.pop("compilation_cache")
-        config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
+        workdir, run, cache = (flags.pop(name) for name in ("workdir", "resume", "compilation_cache"))
+        if run is None:
+            config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
+            path = pathlib.Path(workdir) if workdir else new_workdir(config.dataset)
+        else:
+            path = pathlib.Path(run)
+            if workdir is not None and pathlib.Path(workdir) != path:
+                raise UsageError(f"--resume {run} goes on in that folder: --workdir {workdir} cannot be another")
+            config = config_lib.resumed(path, flags)
         keep_freed_memory()
         from jaxalex import compilation_cache  # heavy: only once the flags are right
         from jaxalex.loop import train_and_evaluate
 
         compilation_cache.enable_for_command(cache)
-        path = pathlib.Path(workdir) if workdir else new_workdir(config.dataset)
-        train_and_evaluate(config, path, say=lambda line: print(line, flush=True))
+        train_and_evaluate(config, path, say=lambda line: print(line, flush=True), resume=run is not None)
         print(f"all of it is in {path}: summary.json, curves.png, predictions.png, model.safetensors …")
 
     return cli.run(command)

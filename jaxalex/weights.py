@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxalex import convert
+from jaxalex import convert, files, memory
+from jaxalex.config import MODELS
 from jaxalex.errors import UsageError
 
 _FORMAT = "jaxalex-1"
@@ -53,28 +54,33 @@ class Description:
           UsageError: naming the entry that is missing or has no meaning.
         """
 
-        def numbers(text: str) -> tuple[float, ...]:
-            values = tuple(float(v) for v in json.loads(text))
-            if not all(math.isfinite(v) for v in values):
-                raise ValueError("not finite")
-            return values
+        def strings(text: str) -> tuple[str, ...]:
+            names = json.loads(text)
+            if not all(isinstance(name, str) and name.isprintable() for name in names):
+                raise ValueError("not names")
+            return tuple(names)
 
-        readers: dict[str, Any] = {
-            "model": str,
-            "width": float,
-            "num_classes": int,
-            "class_names": lambda text: tuple(str(name) for name in json.loads(text)),
-            "dataset": str,
-            "image_size": int,
-            "input_channels": int,
-            "mean": numbers,
-            "std": numbers,
+        def numbers(text: str) -> tuple[float, ...]:
+            return tuple(float(value) for value in json.loads(text))
+
+        readers: dict[str, tuple[Any, Any]] = {
+            "model": (str, lambda v: v in MODELS),
+            "width": (float, lambda v: 0 < v <= 16),
+            "num_classes": (int, lambda v: 1 <= v <= 100_000),
+            "class_names": (strings, lambda v: len(v) == values["num_classes"]),
+            "dataset": (str, str.isprintable),
+            "image_size": (int, lambda v: 1 <= v <= 4096),
+            "input_channels": (int, lambda v: v in (1, 3)),
+            "mean": (numbers, lambda v: len(v) == values["input_channels"] and all(map(math.isfinite, v))),
+            "std": (numbers, lambda v: len(v) == values["input_channels"] and all(0 < x < math.inf for x in v)),
         }
-        values = {}
-        for name, read in readers.items():
+        values: dict[str, Any] = {}
+        for name, (read, valid) in readers.items():
             try:
                 values[name] = read(metadata[name])
-            except (KeyError, ValueError, TypeError) as error:
+                if not valid(values[name]):
+                    raise ValueError("out of range")
+            except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise UsageError(f"its metadata has no usable {name!r}: {metadata.get(name)!r}") from error
         return Description(**values)
 
@@ -90,9 +96,20 @@ def save_weights(path: pathlib.Path, params: Mapping[str, Any], description: Des
     from safetensors.numpy import save
 
     data = save(convert.to_torch(params, description.model), metadata=description.to_metadata())
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    partial.replace(path)
+    files.write_whole(path, _in_fixed_order(data))
+
+
+def _in_fixed_order(data: bytes) -> bytes:
+    """The same ``.safetensors`` content with its metadata sorted: the library writes it in an order of chance.
+
+    Source: https://huggingface.co/docs/safetensors/index#format
+    """
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load_weights(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Description | None]:
@@ -104,12 +121,17 @@ def load_weights(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Description
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
     try:
+        # A sparse file can be far larger than the disk: all that is read must fit into memory.
+        size, free = path.stat().st_size, memory.free_host_bytes()
+        if free is not None and size > free:
+            raise UsageError(f"{path}: holds {memory.gigabytes(size)}, {memory.gigabytes(free)} of memory are free")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
+            names = list(file.keys())
+            arrays = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError, MemoryError) as error:
         raise UsageError(f"{path}: not a readable .safetensors file ({error})") from error
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):

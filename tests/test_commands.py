@@ -86,9 +86,7 @@ def test_what_training_leaves(run) -> None:
     assert saved == config.from_recipe("quickstart", {"width": 0.1, "limit_eval": 90, "num_epochs": 3})
     best = max(rows, key=lambda row: row["eval_accuracy"])["epoch"]
     kept = {int(folder.name) for folder in (workdir / "checkpoints").iterdir()}
-    assert {3} <= kept <= {1, 2, 3}
-    assert len(kept) <= 2
-    assert best in kept or rows[best - 1]["eval_accuracy"] in {rows[n - 1]["eval_accuracy"] for n in kept}
+    assert kept == {36 * best, 72, 108}  # the best and the last two, by their number of steps
 
 
 def test_the_weights_file_is_a_plain_state_dict(run) -> None:

@@ -13,25 +13,24 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # A module imports from lower floors only.
 FLOORS = {
-    0: {"errors", "config", "layers", "winograd", "memory", "environment", "initializers", "devices", "cli"}
-    | {"compilation_cache"},
+    0: {"errors", "files", "lock", "interrupt", "memory", "config", "compilation_cache"}
+    | {"layers", "winograd", "environment", "initializers", "devices", "cli"},
     1: {"models", "optim", "convert", "data"},
     2: {"state", "steps", "epochs", "weights", "checkpoint", "report"},
-    3: {"loop", "pretrained"},
+    3: {"progress", "loop", "pretrained"},
     4: {"train", "evaluate", "predict", "summary"},
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # On one floor, in this order.
-SAME_FLOOR = {
+SAME_FLOOR = {(module, "errors") for module in ("config", "cli", "devices", "files", "lock", "compilation_cache")} | {
     ("layers", "winograd"),
-    ("config", "errors"),
-    ("cli", "errors"),
-    ("devices", "errors"),
-    ("compilation_cache", "errors"),
+    ("config", "files"),
     ("steps", "state"),
     ("epochs", "steps"),
     ("epochs", "state"),
+    ("checkpoint", "steps"),
     ("checkpoint", "state"),
+    ("loop", "progress"),
     ("predict", "evaluate"),
 }
 

@@ -80,16 +80,22 @@ def exit_code(prog: str, work: Callable[[], None]) -> int:
     try:
         work()
     except UsageError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {_printable(error)}", file=sys.stderr)
         return 2
     except (RunError, OSError, MemoryError, RuntimeError) as error:  # torch is out of memory: RuntimeError
         lines = str(error).splitlines() or [type(error).__name__]
-        print(f"{prog}: failed: {lines[0]}", file=sys.stderr)
+        print(f"{prog}: failed: {_printable(lines[0])}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{prog}: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _printable(message: object) -> str:
+    """One line of at most 4,000 characters, none of which steers the terminal: files of strangers bring in names."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(message).split()))
+    return line if len(line) <= 4000 else line[:4000] + " …"
 
 
 def run_as_command(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

@@ -63,14 +63,23 @@ def convert(source: Path, target: Path, force: bool = False, given: dict[str, An
         arrays = weights.read_pth(source)
         known = {**weights.recognise(arrays), **_beside(source), **given}
         metadata = _complete(known, source)
-        weights.check(arrays, metadata)
+        _check(arrays, metadata, source)
         weights.write_safetensors(arrays, metadata, target)
     else:
         arrays, metadata = weights.read_safetensors(source)
         known = {**weights.recognise(arrays), **metadata, **given}
-        weights.check(arrays, _architecture(known, source))
+        _check(arrays, _architecture(known, source), source)
         weights.write_pth(arrays, target)
     print(f"{source} -> {target}: {sum(a.numel() for a in arrays.values()):,} parameters")
+
+
+def _check(arrays: Any, metadata: dict[str, Any], source: Path) -> None:
+    from torch_ref import weights
+
+    try:
+        weights.check(arrays, metadata)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,8 +102,8 @@ def _beside(pth: Path) -> dict[str, Any]:
 
     path = pth.parent / "config.json"
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError):
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(config, dict) or "metadata" not in config:
         return {}  # another program's

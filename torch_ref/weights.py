@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,17 @@ def read_pth(path: Path) -> Arrays:
     Raises:
       UsageError: when it can't be read, holds more than tensors, or holds no state dict.
     """
+    _refuse_no_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"no file {path}") from None
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                # PyTorch compresses nothing: what unpacks to more than the file is a bomb.
+                if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                    raise UsageError(f"{path} is not a file of weights alone, and was not loaded: it is compressed")
+        with warnings.catch_warnings(action="ignore"):  # of the pickle's version
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UsageError:
+        raise
     except Exception as error:  # what a damaged file raises depends on where the damage is
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path} is not a file of weights alone, and was not loaded: {reason}") from error
@@ -79,7 +88,22 @@ def read_pth(path: Path) -> Arrays:
     alien = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if alien:
         raise UsageError(f"{path} holds no plain state dict: not tensors: {', '.join(alien)}")
+    hollow = [str(name) for name, value in content.items() if not _holds_its_numbers(value)]
+    if hollow:
+        raise UsageError(f"{path} is damaged: fewer numbers than their shapes say: {', '.join(hollow)}")
     return content
+
+
+def _refuse_no_file(path: Path) -> None:
+    if not path.is_file():  # a pipe or device would never end
+        raise UsageError(f"{path} is no regular file" if path.exists() else f"no file {path}")
+
+
+def _holds_its_numbers(value: torch.Tensor) -> bool:
+    """Whether a tensor is laid out plainly: with strides of 0, a few bytes could stand for terabytes."""
+    if value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return False
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
 def write_pth(arrays: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -97,13 +121,12 @@ def read_safetensors(path: Path) -> tuple[Arrays, Metadata]:
     """
     from safetensors import SafetensorError, safe_open
 
+    _refuse_no_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             strings = file.metadata() or {}
-    except FileNotFoundError:
-        raise UsageError(f"no file {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         raise UsageError(f"{path} is not a readable safetensors file: {error}") from error
     if strings.get("format") != FORMAT:
         return arrays, {}
@@ -111,7 +134,7 @@ def read_safetensors(path: Path) -> tuple[Arrays, Metadata]:
     try:
         for name in ("num_classes", "input_channels", "width", "image_size", "class_names", "mean", "std"):
             values[name] = json.loads(strings.get(name, "null"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the metadata of {path} is damaged: {error}") from error
     return arrays, checked(values, path)
 
@@ -137,7 +160,8 @@ def write_safetensors(arrays: Mapping[str, torch.Tensor], metadata: Metadata, pa
     """Saves arrays as float32 with ``metadata`` (see ``metadata_of``), each value as a string."""
     from safetensors.torch import save
 
-    tensors = {name: value.detach().float().contiguous() for name, value in arrays.items()}
+    # Copies: the library refuses tensors that share their memory.
+    tensors = {name: value.detach().float().clone().contiguous() for name, value in arrays.items()}
     strings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(save(tensors, strings))  # save_file would keep others from reading it
@@ -182,6 +206,8 @@ def check(arrays: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
             problems.append(f"{name}: expected {expected[name]}, found {shape}")
         if not arrays[name].is_floating_point():
             problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
+        elif not torch.isfinite(arrays[name]).all():
+            problems.append(f"{name}: holds values that are not finite")
     if problems:
         network = f"{metadata['model']} at width {metadata['width']:g}, {metadata['num_classes']} classes"
         raise UsageError(f"not the weights of {network}: {'; '.join(problems)}")

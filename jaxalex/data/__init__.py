@@ -77,7 +77,14 @@ def _load(dataset: str, data_dir: str | None, notify: Callable[[str], None]) -> 
 def _resolve(data_dir: str | None) -> Path:
     """The folder that holds CIFAR-10, or will."""
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"  # TFDS' own rule
-    directory = Path(data_dir or os.environ.get("JAXALEX_DATA_DIR") or default).expanduser()
-    if directory.is_file():
+    directory = Path(data_dir or os.environ.get("JAXALEX_DATA_DIR") or default)
+    try:
+        directory = directory.expanduser()
+        is_file = directory.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, ~nobody, a NUL character
+        raise UsageError(
+            f"--data-dir {directory}: no folder's name ({getattr(error, 'strerror', 0) or error})"
+        ) from error
+    if is_file:
         raise UsageError(f"{directory} is a file: --data-dir takes the folder that holds the data")
     return directory

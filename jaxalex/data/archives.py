@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import posixpath
 import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +39,8 @@ def read_members(archive: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
       Content by name, as many as are in ``sizes``.
 
     Raises:
-      UsageError: the archive is cut short or is no gzipped tar, a member is missing or of another size.
+      UsageError: the archive is cut short or is no gzipped tar; a member is missing, there twice or of another size;
+        it holds links, devices or names that lead out of its folder, as no published archive does.
     """
     contents: dict[str, bytes] = {}
     try:
@@ -50,8 +50,14 @@ def read_members(archive: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
         ):
             for member in tar:
                 name = posixpath.normpath(member.name)
-                if name not in sizes or not member.isreg():
+                if name.startswith("/") or ".." in member.name.split("/"):
+                    raise UsageError(f"{archive} holds {member.name!r}, which leads out of its folder")
+                if not (member.isreg() or member.isdir()):
+                    raise UsageError(f"{archive} holds {member.name!r}, which is neither a file nor a folder")
+                if name not in sizes or member.isdir():
                     continue
+                if name in contents:
+                    raise UsageError(f"{archive} holds {name} twice")
                 if member.size != sizes[name]:
                     raise UsageError(
                         f"{name} in {archive} is damaged: {member.size:,} bytes, expected {sizes[name]:,}; "
@@ -60,7 +66,9 @@ def read_members(archive: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file has content
                 contents[name] = content.read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # besides TarError: zlib.error, EOFError, ValueError, RecursionError, MemoryError …
         raise UsageError(f"{archive} is damaged or cannot be read ({error}); replace it with a fresh copy") from error
     missing = ", ".join(sorted(sizes.keys() - contents.keys()))
     if missing:

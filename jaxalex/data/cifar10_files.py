@@ -71,8 +71,15 @@ def decode_records(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       ``(images, labels)``: uint8 ``[n, 32, 32, 3]`` and int32 ``[n]``.
+
+    Raises:
+      UsageError: no whole number of records, or a label out of range.
     """
+    if len(data) % 3073:
+        raise UsageError(f"{len(data):,} bytes are no whole number of records of 3,073")
     records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
+    if (records[:, 0] >= len(CLASS_NAMES)).any():
+        raise UsageError(f"it holds the label {records[:, 0].max()}, the largest is {len(CLASS_NAMES) - 1}")
     images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return images, records[:, 0].astype(np.int32)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,15 @@ class _Unpickler(pickle.Unpickler):
 
 def _load_dict(data: bytes) -> dict[bytes, Any]:
     try:
+        for opcode, argument, _ in pickletools.genops(data):
+            # The unpickler makes a table of all objects up to the highest number that one is given.
+            if "PUT" in opcode.name and isinstance(argument, int) and argument > len(data):
+                raise pickle.UnpicklingError(f"it numbers an object {argument}")
         # Python 2 wrote these files: its str comes back as bytes.
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a broken pickle fails in any way it likes
-        raise UsageError(f"refused to unpickle it: {error}") from error
+        reason = f"{str(error)[:200]}" or type(error).__name__
+        raise UsageError(f"refused to unpickle it: {reason}") from error
     if not isinstance(value, dict):
         raise UsageError(f"its pickle holds a {type(value).__name__} instead of a dict")
     return value
@@ -86,9 +92,13 @@ def load_batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     batch = _load_dict(data)
     try:
         images = np.ascontiguousarray(batch[b"data"].value.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels = np.array(batch[b"labels"], dtype=np.int32)
-    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise UsageError(f"its pickle does not hold images and labels ({error!r})") from error
+        numbers = batch[b"labels"]
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"its pickle does not hold images and labels ({str(error)[:200]!r})") from error
+    # Lists that hold one another would grow without end in an array.
+    if type(numbers) is not list or not all(type(number) is int and 0 <= number < 10 for number in numbers):
+        raise UsageError("its pickle's labels are no list of numbers from 0 to 9")
+    labels = np.array(numbers, dtype=np.int32)
     if labels.shape != images.shape[:1]:
         raise UsageError(f"its pickle holds {len(images)} images but labels of shape {labels.shape}")
     return images, labels
@@ -100,7 +110,7 @@ def load_class_names(data: bytes) -> tuple[str, ...]:
     Raises:
       UsageError: as in `load_batch`.
     """
-    try:
-        return tuple(name.decode("ascii") for name in _load_dict(data)[b"label_names"])
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UsageError(f"its pickle does not hold class names ({error!r})") from error
+    names = _load_dict(data).get(b"label_names")
+    if type(names) is not list or not all(type(name) is bytes and name.isalnum() for name in names):
+        raise UsageError("its pickle does not hold class names")
+    return tuple(name.decode("ascii") for name in names)

@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxalex import files
 from jaxalex.data.cifar10_files import BINARY, CLASS_NAMES, Form, encode_records
 from jaxalex.data.splits import ImageSet, Published
 from jaxalex.errors import RunError, UsageError
@@ -103,41 +105,62 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     folder = directory / PREPARED
     remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
     try:
-        parts = tfds.data_source(
-            f"cifar10:{VERSION}",
-            data_dir=os.fspath(directory),
-            download=False,
-            decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
-        )
-        train, test = _in_order(parts["train"]), _in_order(parts["test"])
-    except MemoryError:
-        raise
+        _refuse_strange_features(folder / "features.json")
+        with contextlib.redirect_stderr(io.StringIO()):  # where it misses TensorFlow it shows a banner
+            parts = tfds.data_source(
+                f"cifar10:{VERSION}",
+                data_dir=os.fspath(directory),
+                download=False,
+                decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
+            )
+        *train_sizes, test_size = (file.size // 3073 for file in form.batches.values())
+        train, test = _in_order(parts["train"], sum(train_sizes)), _in_order(parts["test"], test_size)
     except Exception as error:  # TFDS, array_record, protobuf and Pillow each raise their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder} cannot be read ({reason}); {remedy}") from error
-    *training, test_name = form.batches
-    for part, files in ((train, training), (test, [test_name])):
-        _check_content(part, files, form, where=str(folder), remedy=remedy)
+    *train_names, last = form.batches
+    for part, names in ((train, train_names), (test, [last])):
+        _check_content(part, names, form, where=str(folder), remedy=remedy)
     return Published("cifar10", str(PREPARED), train, test, CLASS_NAMES)
 
 
-def _in_order(records: Any, batch_size: int = 1000) -> ImageSet:
+def _refuse_strange_features(path: Path) -> None:
+    """TFDS may import the module of a class that ``features.json`` names: only its own are let in."""
+    for name in _class_names(files.read_json(path)) if path.exists() else ():
+        if not re.fullmatch(r"tensorflow_datasets\.core\.features(\.\w+)+", name):
+            raise ValueError(f"{path.name} names the class {name!r}")
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("pythonClassName", "python_class_name", "type"):
+                yield str(inner)
+            yield from _class_names(inner)
+
+
+def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
     """The samples of one TFDS split, each at the place that its id names (``train_00000`` is the first)."""
     from PIL import Image
 
+    if len(records) != expected:  # before any memory is taken for them
+        raise ValueError(f"{len(records):,} images, expected {expected:,}")
     images = np.zeros((len(records), 32, 32, 3), np.uint8)
     labels = np.full(len(records), 255, np.int32)
     for start in range(0, len(records), batch_size):
         for record in records.__getitems__(range(start, min(start + batch_size, len(records)))):
             index = int(record["id"].rpartition(b"_")[2])
-            images[index] = np.asarray(Image.open(io.BytesIO(record["image"])))
+            with Image.open(io.BytesIO(record["image"]), formats=["PNG"]) as picture:
+                if (picture.size, picture.mode) != ((32, 32), "RGB"):  # before its pixels are unpacked
+                    raise ValueError(f"an image of {picture.size} pixels, {picture.mode}")
+                images[index] = np.asarray(picture)
             labels[index] = record["label"]
     return ImageSet(images, labels)
 
 
-def _check_content(part: ImageSet, files: Sequence[str], form: Form, *, where: str, remedy: str) -> None:
+def _check_content(part: ImageSet, names: Sequence[str], form: Form, *, where: str, remedy: str) -> None:
     start = 0
-    for name in files:
+    for name in names:
         stop = start + form.batches[name].size // 3073
         records = encode_records(part.images[start:stop], part.labels[start:stop])
         md5 = hashlib.md5(records, usedforsecurity=False).hexdigest()

@@ -123,6 +123,17 @@ def test_damage_to_what_is_not_needed_changes_no_data(prepared, small, name, how
         small.check(published)
 
 
+def test_no_module_is_imported_that_the_folder_names(prepared, small, tmp_path, monkeypatch):
+    """TFDS would import it for the sake of a class, and so run it."""
+    (tmp_path / "planted_module.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = prepared / "cifar10" / "3.0.2" / "features.json"
+    assert '"pythonClassName": "tensorflow_datasets.core.features.' in path.read_text()
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature", "planted_module"))
+    with pytest.raises(UsageError, match=r"features\.json names the class 'planted_module\.Image'"):
+        cifar10.find(prepared, small.forms)()
+
+
 def test_half_a_preparation_is_not_taken_for_a_whole_one(tmp_path, small):
     archive = small.write_archive(tmp_path / "x.tar.gz", small.binary)
     whole = cifar10.read_archive(archive, small.binary)

@@ -1,0 +1,102 @@
+"""Files that are written as a whole or not at all, and JSON objects that are read without trust."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from jaxalex.errors import UsageError
+
+_LARGEST_JSON = 64 * 2**20  # bytes; a run of 100,000 epochs stays below it
+
+
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file so that, after a crash or power loss at any moment, the old content is there or the new one.
+
+    Args:
+      path: made or replaced.
+      content: text is written as UTF-8.
+    """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A binary file under a temporary name, which takes the name ``path`` once all is on the disk."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Makes a file's content, or a folder's list of names, outlive a power loss."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      UsageError: naming the file: not there, no regular file, too large, no UTF-8, no JSON, no object; a name twice
+        in one object; a number that is not finite.
+    """
+    try:
+        if not path.is_file():
+            raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
+        if path.stat().st_size > _LARGEST_JSON:
+            raise UsageError(f"{path}: {path.stat().st_size:,} bytes, more than any file of its kind has")
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise UsageError(f"{path}: is no valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: is not a JSON object")
+    return value
+
+
+def to_json(values: dict[str, Any]) -> str:
+    """JSON text, indented, that `read_json` reads back exactly.
+
+    Raises:
+      ValueError: a number is not finite.
+    """
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return values
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a finite number")
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

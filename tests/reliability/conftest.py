@@ -1,0 +1,43 @@
+"""A small real run that nothing interrupted, and copies of it."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jaxalex import train
+from reliability.runs import SMALL
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The runs in this process share their compiled programs: dozens of them are the same."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (str(tmp_path_factory.mktemp("cache")), 0.1), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run of three epochs that nothing interrupted."""
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    assert train.main([*SMALL, "--num-epochs", "3", "--workdir", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory: pytest.TempPathFactory, unbroken: pathlib.Path) -> Callable[[], pathlib.Path]:
+    """Makes copies of the unbroken run."""
+    return lambda: pathlib.Path(shutil.copytree(unbroken, tmp_path_factory.mktemp("copy") / "run"))

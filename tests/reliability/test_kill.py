@@ -1,0 +1,38 @@
+"""SIGKILL at random moments, in the middle of a checkpoint too: the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from jaxalex import train
+from reliability.runs import SMALL, assert_same, start, wait_for
+
+KILLS = 8
+EPOCHS = "8"
+
+
+def test_killed_at_random_moments(tmp_path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    # A checkpoint every second step: most of the time goes into writing them.
+    flags = [*SMALL, "--checkpoint-every", "2", "--num-epochs", EPOCHS]
+    assert train.main([*flags, "--workdir", str(whole)]) == 0
+    rng = random.Random(5)
+    moments = [("", rng.uniform(0, 4))] + [("compiled", rng.uniform(0, 2.5)) for _ in range(KILLS - 1)]
+    killed = halves = 0
+    for line, seconds in moments:
+        # Killed before it had begun, the run is started once more; afterwards it always goes on.
+        begun = (run / "config.json").exists()
+        with start(*(["--resume", str(run)] if begun else [*flags, "--workdir", str(run)])) as process:
+            if line:
+                wait_for(process, line)
+            time.sleep(seconds)
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+            process.communicate()
+        halves += any((run / "checkpoints").glob("*.partial")) if run.exists() else 0
+    assert train.main(["--resume", str(run)]) == 0
+    assert killed >= 6, "the run must be long enough for most of the kills"
+    assert halves >= 1, "some kills must hit a checkpoint that is being written"
+    assert_same(run, whole)
