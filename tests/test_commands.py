@@ -239,7 +239,7 @@ def test_damaged_weights_are_refused(run, tmp_path, capsys) -> None:
 
 def test_not_finite_exits_with_one(tmp_path, capsys) -> None:
     assert train.main([*SMALL, "--learning-rate", "1e30", "--workdir", str(tmp_path / "run")]) == 1
-    assert re.search(r"error: the loss is (nan|inf) at step \d+ of 36 \(epoch 1 of 6\)", capsys.readouterr().err)
+    assert re.search(r"error: the loss is (nan|inf) at step \d+ of 36 \(epoch 1 of 8\)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
