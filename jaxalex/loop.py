@@ -8,6 +8,7 @@ import functools
 import math
 import pathlib
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -65,6 +66,7 @@ def train_and_evaluate(
         before stays.
       Stopped: a signal asked for it; all is saved.
     """
+    began = time.monotonic()
     check_workdir(workdir, resume)
     device = choose_device(config.device, config.precision)
     splits = data.load(
@@ -86,7 +88,7 @@ def train_and_evaluate(
     with lock.hold(workdir), interrupt.watch() as asked:
         check_workdir(workdir, resume)  # again, now that no other process can begin there
         checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-        keeper = Keeper(checkpoints, _record(config, splits, dropout_key, device), config, workdir, asked)
+        keeper = Keeper(checkpoints, _record(config, splits, dropout_key, device), config, workdir, asked, began)
         run = _Run(config, workdir, say, device, splits, dropout_key, compiled, keeper)
         with _failures_explained(run):
             state, progress = keeper.restore(state, say) if resume else (state, Progress())

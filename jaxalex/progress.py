@@ -85,6 +85,7 @@ class Keeper:
       config: the run's configuration.
       workdir: its folder.
       asked: which signal has asked the run to stop, if any.
+      began: when this process began with the run, by `time.monotonic`; None is now.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Keeper:
         config: TrainConfig,
         workdir: pathlib.Path,
         asked: Asked,
+        began: float | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._record = record
@@ -101,7 +103,8 @@ class Keeper:
         self._every_steps, self._every_seconds = config_lib.parse_every(config.checkpoint_every)
         self._workdir = workdir
         self._asked = asked
-        self._began = self._saved_at = time.monotonic()
+        self._saved_at = time.monotonic()
+        self._began = self._saved_at if began is None else began
         self._wall_before = 0.0
         self._saved_step: int | None = None
 

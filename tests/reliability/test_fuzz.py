@@ -128,7 +128,7 @@ def test_command_lines_in_one_process(place, capsys) -> None:
                     allowed.add("downloads" if value in ("", ".") else value.split("/")[0])
         assert _written(place) <= allowed | {"runs", "home/tensorflow_datasets"}, f"{command} {words}"
     assert {0, 2} <= set(codes)
-    assert codes.count(0) >= 20
+    assert codes.count(0) >= 10
     assert codes.count(2) >= COMMAND_LINES // 2
 
 
