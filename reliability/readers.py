@@ -214,7 +214,7 @@ def _make_config(folder: Path) -> list[Path]:
 def _read_config(folder: Path) -> Any:
     from jaxalex import config
 
-    return config.resumed(folder, {"num_epochs": 7})
+    return config.resumed(folder, {"num_epochs": 1000})
 
 
 @functools.cache
