@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import random
 import signal
 import time
@@ -13,21 +14,28 @@ KILLS = 8
 EPOCHS = "8"
 
 
+def _names(run: pathlib.Path) -> set[str]:
+    """What lies in the folder of checkpoints."""
+    return {path.name for path in (run / "checkpoints").glob("*")}
+
+
 def test_killed_at_random_moments(tmp_path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     # A checkpoint every second step: most of the time goes into writing them.
     flags = [*SMALL, "--checkpoint-every", "2", "--num-epochs", EPOCHS]
     assert train.main([*flags, "--workdir", str(whole)]) == 0
     rng = random.Random(5)
-    moments = [("", rng.uniform(0, 4))] + [("compiled", rng.uniform(0, 2.5)) for _ in range(KILLS - 1)]
     killed = halves = 0
-    for line, seconds in moments:
+    for number in range(KILLS):
         # Killed before it had begun, the run is started once more; afterwards it always goes on.
         begun = (run / "config.json").exists()
         with start(*(["--resume", str(run)] if begun else [*flags, "--workdir", str(run)])) as process:
-            if line:
-                wait_for(process, line)
-            time.sleep(seconds)
+            if number:  # soon after it has saved something, however fast the machine is
+                wait_for(process, "compiled")
+                before = _names(run)
+                while _names(run) == before and process.poll() is None:
+                    time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.3 if number else 4))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
             process.communicate()
