@@ -22,7 +22,7 @@ def test_the_baseline_is_the_published_job() -> None:
 
 def test_the_quickstart_pins_the_digits() -> None:
     quickstart = config.from_recipe("quickstart", {"batch_size": 64})
-    assert (quickstart.dataset, quickstart.init, quickstart.num_epochs) == ("digits", "flax", 6)
+    assert (quickstart.dataset, quickstart.init, quickstart.num_epochs) == ("digits", "flax", 8)
     assert quickstart.batch_size == 64
 
 
