@@ -35,7 +35,8 @@ def test_killed_at_random_moments(tmp_path) -> None:
                 before = _names(run)
                 while _names(run) == before and process.poll() is None:
                     time.sleep(0.002)
-            time.sleep(rng.uniform(0, 0.3 if number else 4))
+            # Every other time at once, while it is still writing.
+            time.sleep(rng.uniform(0, 4 if number == 0 else 0.3 if number % 2 else 0.01))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
             process.communicate()
