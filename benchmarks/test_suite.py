@@ -122,7 +122,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: pathlib.Path) -> N
     assert {row["framework"] for row in rows} == {"jax", "torch"}
     for row in rows:
         assert row["asked"] == 16384
-        assert row["batch_size"] in {8192, 4096, 2048, 1024}
+        assert row["batch_size"] in {16384 >> halvings for halvings in range(1, 14)}
         assert row["images_per_second"] > 0
         assert "out of memory at batch 16384 (" in row["note"]
     assert "out of memory at batch 16384" in done.stderr
