@@ -5,6 +5,7 @@ Imports neither framework: each worker brings its own.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import os
@@ -121,7 +122,7 @@ def _status(field: str) -> int:
     return 1024 * int(match.group(1)) if match else 0
 
 
-class Worker:
+class Worker(abc.ABC):
     """What both frameworks' workers share: programs by name, and how they are timed."""
 
     def __init__(self) -> None:
@@ -138,13 +139,13 @@ class Worker:
             "reset_memory": self.reset_memory,
         }
 
+    @abc.abstractmethod
     def make(self, program: str) -> Program:
         """Builds (compiles) a program of the network that was built before."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def device_peak(self) -> int | None:
         """Peak bytes on the device; None on the CPU."""
-        raise NotImplementedError
 
     def first(self, program: str, spawned: float) -> dict[str, Any]:
         """Builds a program and calls it once.

@@ -19,7 +19,7 @@ from jax import lax
 from jaxalex import winograd
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# With fewer channels the transforms cost more than the products that they save.
+# With 3 channels the transforms cost more than they save (7.5 ms against 2.2), with 48 less; between was not measured.
 _MIN_WINOGRAD_FEATURES = 16
 # What share of a direct convolution's products it may need.
 _MAX_WINOGRAD_SHARE = 0.75
