@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxalex.memory import return_freed_memory
+
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
 
 
@@ -158,6 +160,7 @@ class Worker(abc.ABC):
           ``compile_seconds``, ``images`` a call, and ``first_step_seconds`` since ``spawned``.
         """
         built = self.programs[program] = self.make(program)
+        return_freed_memory()  # as training does; both sides
         first = built.seconds(1)
         done = time.time() - spawned
         if built.compile_seconds < 0:  # compiled by its first call: what that took above a usual one

@@ -131,6 +131,7 @@ def compile_epoch(
             f"out of memory: --batch-size {batch_size} needs {memory.gigabytes(_needed(programs))} beside the data "
             f"and the network, {memory.gigabytes(free)} are free; {advice}"
         )
+    memory.return_freed_memory()
     return CompiledEpoch(programs, max(programs), skip_nonfinite, time.perf_counter() - start)
 
 

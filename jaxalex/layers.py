@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from jaxalex import winograd
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # With 3 channels the transforms cost more than they save (7.5 ms against 2.2), with 48 less; between was not measured.
 _MIN_WINOGRAD_FEATURES = 16
+# With fewer tiles its kernel's transform costs more than it saves: 16 of them, a picture of 8×8, took 1.3 times as long
+# as one matrix product of the windows, 32 as long or less.
+_MIN_WINOGRAD_TILES = 32
 # What share of a direct convolution's products it may need.
 _MAX_WINOGRAD_SHARE = 0.75
 # Up to this many numbers a window is laid out as a row of a matrix.
@@ -114,17 +118,19 @@ def _conv2d_cpu(
 ) -> jax.Array:
     size, in_features = kernel.shape[0], kernel.shape[2]
     folded = -(-size // stride)
+    tiles = len(x) * math.prod(-(-out_size(n, size, stride, padding) // 2) for n in x.shape[1:3])
     if (
         in_features * stride**2 >= _MIN_WINOGRAD_FEATURES
         and folded % 2
         and winograd.num_products(folded) * stride**2 <= _MAX_WINOGRAD_SHARE * size**2
         and padding < folded
+        and tiles >= _MIN_WINOGRAD_TILES
         and x.dtype != jnp.bfloat16  # too coarse for the transforms
     ):
         if stride > 1:
             x, kernel, padding = *_space_to_depth(x, kernel, stride, padding), 0
         return winograd.conv2d(x, kernel, padding, precision)
-    if size**2 * in_features <= _MAX_PATCH:
+    if size**2 * in_features <= _MAX_PATCH or tiles < _MIN_WINOGRAD_TILES:
         return _conv2d_patches(x, kernel, stride, padding, precision)
     return conv2d_plain(x, kernel, stride, padding, precision)
 

@@ -61,8 +61,10 @@ def like(settings: Any) -> Any:
     import numpy as np
 
     from jaxalex import models, optim
+    from jaxalex.devices import choose_device
     from jaxalex.state import create_train_state
 
+    choose_device("auto", "float32")  # without the traceback of a GPU plugin that finds no GPU
     half = np.full(3, 0.5)
     model = models.build(settings.model, 10, settings.width, init="flax")
     tx = optim.sgd(settings.learning_rate, settings.momentum, settings.weight_decay)

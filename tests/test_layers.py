@@ -41,6 +41,20 @@ def test_conv2d_equals_plain(size: int, stride: int, padding: int, channels: int
         _close(actual, expected)
 
 
+@pytest.mark.parametrize(("size", "padding"), [(3, 1), (5, 2)])
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_conv2d_of_few_tiles_equals_plain(size: int, padding: int, batch: int) -> None:
+    """On the CPU the number of tiles of 2×2 outputs decides as well: 9, 18 and 54 of them."""
+    keys = jax.random.split(jax.random.key(size), 3)
+    x, kernel = jax.random.normal(keys[0], (batch, 6, 5, 17)), jax.random.normal(keys[1], (size, size, 17, 4))
+    fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel)
+    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, 1, padding), x, kernel)
+    _close(fast, plain)
+    cotangent = jax.random.normal(keys[2], plain.shape)
+    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
+        _close(actual, expected)
+
+
 def test_conv2d_by_hand() -> None:
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)  # 0 1 2 / 3 4 5
     kernel = jnp.array([[1.0, 0.0], [0.0, 10.0]]).reshape(2, 2, 1, 1)  # not flipped: top left + 10 bottom right
@@ -91,7 +105,7 @@ def test_how_it_is_computed_is_chosen_for_the_device() -> None:
     def kernel_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.grad(lambda k: layers.conv2d(x, k, 1, 1).sum())(kernel)
 
-    traced = jax.jit(kernel_gradient).trace(jnp.ones((2, 8, 6, 24)), jnp.ones((3, 3, 24, 4)))
+    traced = jax.jit(kernel_gradient).trace(jnp.ones((4, 8, 6, 24)), jnp.ones((3, 3, 24, 4)))
     cpu, gpu = (traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda"))
     assert cpu.count("stablehlo.dot_general") >= 16
     assert cpu.count("stablehlo.convolution") == 0
