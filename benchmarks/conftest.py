@@ -1,4 +1,4 @@
-"""No network and one processor core, for every test of this folder."""
+"""No proxy and one processor core, for every test of this folder."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _load_dict(data: bytes) -> dict[bytes, Any]:
         # Python 2 wrote these files: its str comes back as bytes.
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a broken pickle fails in any way it likes
-        reason = f"{str(error)[:200]}" or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"refused to unpickle it: {reason}") from error
     if not isinstance(value, dict):
         raise UsageError(f"its pickle holds a {type(value).__name__} instead of a dict")

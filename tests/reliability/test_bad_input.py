@@ -338,6 +338,12 @@ def test_pickles_that_claim_memory(data: bytes) -> None:
         pickles.load_batch(data)
 
 
+def test_a_refused_pickle_is_one_line() -> None:
+    with pytest.raises(UsageError) as caught:  # Python's own message has two
+        pickles.load_batch(b"Psomething of another program\n.")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_checkpoint_that_lacks_an_array(tmp_path) -> None:
     """Orbax leaves what it does not find as a mere shape, and says nothing."""
     reader = readers.READERS["forged checkpoint"]

@@ -1,4 +1,4 @@
-"""Strict numerics, a compilation cache of their own and no network, for every test of this folder."""
+"""Strict numerics, a compilation cache of their own and no network, for every test."""
 
 from __future__ import annotations
 
