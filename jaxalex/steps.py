@@ -77,8 +77,13 @@ def _train_step(
         return metrics["loss"] / metrics["count"], metrics
 
     grads, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
-    new = state.apply_gradients(grads=grads)
     finite = jnp.isfinite(metrics["loss"]) & finite_norm(grads)
+    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+    # So the parameters wait for the whole gradient, and XLA knows that it may write the new ones over the old: else it
+    # first makes a copy of each dense kernel, a quarter of a step's time at batch 1.
+    updates = jax.tree.map(lambda update: jnp.where(finite, update, 0), updates)
+    params = optax.apply_updates(state.params, updates)
+    new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
     if skip_nonfinite:  # all but the step number stays as it was
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state.replace(step=new.step))
         metrics = {name: jnp.where(finite, value, 0) for name, value in metrics.items()}
