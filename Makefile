@@ -10,7 +10,7 @@ PY = $(VENV)/bin/python
 help:
 	@echo "make train   train on the embedded digits (about 3 minutes on two cores)"
 	@echo "make test    run every test"
-	@echo "make bench   measure speed beside PyTorch (half an hour; the machine must be quiet)"
+	@echo "make bench   measure speed beside PyTorch (three quarters of an hour; the machine must be quiet)"
 	@echo "make lint    formatter, linter and type checker"
 	@echo "make setup   make $(VENV) and install everything into it"
 
