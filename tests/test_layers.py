@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,16 @@ def _float64():
 def _close(actual: jax.Array, expected: jax.Array) -> None:
     scale = np.abs(expected).max()
     assert np.abs(np.asarray(actual) - np.asarray(expected)).max() <= 1e-13 * scale
+
+
+def _same(conv2d: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, padding: int, key: jax.Array) -> None:
+    """Value and both gradients are the plain convolution's, at stride 1."""
+    fast, fast_vjp = jax.vjp(conv2d, x, kernel)
+    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, 1, padding), x, kernel)
+    _close(fast, plain)
+    cotangent = jax.random.normal(key, plain.shape)
+    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
+        _close(actual, expected)
 
 
 # (kernel, stride, padding) of every convolution in the two networks, and a few that none has.
@@ -47,12 +59,7 @@ def test_conv2d_of_few_tiles_equals_plain(size: int, padding: int, batch: int) -
     """On the CPU the number of tiles of 2×2 outputs decides as well: 9, 18 and 54 of them."""
     keys = jax.random.split(jax.random.key(size), 3)
     x, kernel = jax.random.normal(keys[0], (batch, 6, 5, 17)), jax.random.normal(keys[1], (size, size, 17, 4))
-    fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel)
-    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, 1, padding), x, kernel)
-    _close(fast, plain)
-    cotangent = jax.random.normal(keys[2], plain.shape)
-    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
-        _close(actual, expected)
+    _same(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel, padding, keys[2])
 
 
 def test_conv2d_by_hand() -> None:
@@ -91,12 +98,7 @@ def test_winograd_by_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch, batch: in
     monkeypatch.setattr(winograd, "_BYTES", 8 * numbers // parts)
     keys = jax.random.split(jax.random.key(batch), 3)
     x, kernel = jax.random.normal(keys[0], (batch, 7, 6, 4)), jax.random.normal(keys[1], (3, 3, 4, 5))
-    fast, fast_vjp = jax.vjp(lambda x, k: winograd.conv2d(x, k, 1), x, kernel)
-    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, 1, 1), x, kernel)
-    _close(fast, plain)
-    cotangent = jax.random.normal(keys[2], plain.shape)
-    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
-        _close(actual, expected)
+    _same(lambda x, k: winograd.conv2d(x, k, 1), x, kernel, 1, keys[2])
 
 
 def test_how_it_is_computed_is_chosen_for_the_device() -> None:

@@ -148,7 +148,7 @@ def test_too_large_a_batch_names_one_that_fits(tmp_path, capsys) -> None:
     )
     assert match, error
     needed, free, fits = (float(text.replace(",", "")) for text in match.groups())
-    assert needed > 100  # conv1's output alone is 1,000,000 x 32 x 32 x 13 x 4 bytes
+    assert needed > 100  # conv1's output and its gradient, 1,000,000 x 32 x 32 x 13 x 4 bytes each
     assert free < needed
     assert 0.1 * free / needed < fits / 1_000_000 <= 1.05 * free / needed
     assert not run.exists()
