@@ -23,10 +23,12 @@ def measure(batch_size: int, num_steps: int, pairs: int, device_name: str, width
     import jax
     import numpy as np
 
-    from jaxalex import environment, epochs, models, optim
+    from jaxalex import models
     from jaxalex.data import ImageSet
-    from jaxalex.devices import choose_device
-    from jaxalex.state import create_train_state
+    from jaxalex.system import environment
+    from jaxalex.system.devices import choose_device
+    from jaxalex.training import epochs, optim
+    from jaxalex.training.state import create_train_state
 
     device = choose_device(device_name, "float32")
     rng = np.random.default_rng(0)

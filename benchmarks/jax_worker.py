@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks import inputs, protocol
 from benchmarks.protocol import Program
 from benchmarks.settings import Setting
-from jaxalex.memory import keep_freed_memory
+from jaxalex.system.memory import keep_freed_memory
 
 # At most so many bytes of images lie on the device for a dispatch of many steps.
 _EPOCH_BYTES = 2**30
@@ -34,8 +34,9 @@ class JaxWorker(protocol.Worker):
 
     def hello(self, device: str, precision: str) -> dict[str, Any]:
         """Starts JAX. Returns what it runs on."""
-        from jaxalex import environment, epochs, steps  # noqa: F401 (imports are not part of a program's memory)
-        from jaxalex.devices import choose_device
+        from jaxalex.system import environment
+        from jaxalex.system.devices import choose_device
+        from jaxalex.training import epochs, steps  # noqa: F401 (imports are not part of a program's memory)
 
         self.device = choose_device(device, precision)
         self.base_rss = protocol.rss()
@@ -64,8 +65,10 @@ class JaxWorker(protocol.Worker):
         """
         import jax
 
-        from jaxalex import compilation_cache, convert, models, optim
-        from jaxalex.state import create_train_state
+        from jaxalex import convert, models
+        from jaxalex.system import compilation_cache
+        from jaxalex.training import optim
+        from jaxalex.training.state import create_train_state
 
         if memory_limit is not None:
             protocol.limit_memory(memory_limit)
@@ -98,7 +101,7 @@ class JaxWorker(protocol.Worker):
         ]()
 
     def _train_step(self) -> Program:
-        from jaxalex import steps
+        from jaxalex.training import steps
 
         compiled, seconds = _compiled(steps.train_step, self.state, self.batch, self.key)
         return self._training(lambda: compiled(self.state, self.batch, self.key), seconds, 1)
@@ -107,8 +110,8 @@ class JaxWorker(protocol.Worker):
         """The epoch's own programs over as many batches as one dispatch takes."""
         import jax
 
-        from jaxalex import epochs
         from jaxalex.data import ImageSet
+        from jaxalex.training import epochs
 
         spec = self.setting
         image_bytes = spec.batch_size * 3 * inputs.IMAGE_SIZES[spec.model] ** 2
@@ -140,7 +143,7 @@ class JaxWorker(protocol.Worker):
     def _eval_step(self) -> Program:
         import jax
 
-        from jaxalex import steps
+        from jaxalex.training import steps
 
         data = {name: self.batch[name] for name in ("image", "label")}
         indices = jax.device_put(np.arange(self.setting.batch_size, dtype=np.int32), self.device)
@@ -160,7 +163,7 @@ class JaxWorker(protocol.Worker):
     def _part(self, program: str) -> Program:
         import jax
 
-        from jaxalex import steps
+        from jaxalex.training import steps
 
         def loss(params: Any, state: Any, batch: Any, key: jax.Array) -> jax.Array:
             images = steps.network_input(state, batch["image"])

@@ -16,8 +16,8 @@ from benchmarks.figures import busy_seconds, pairwise, spread
 from benchmarks.process import OutOfMemory, Worker, WorkerError
 from benchmarks.settings import JAX_VARIANTS, Setting, check_comparable
 from benchmarks.tables import BUSY
-from jaxalex import environment
 from jaxalex.errors import RunError, UsageError
+from jaxalex.system import environment
 
 # After so many rounds, a variant slower than its framework's best by this factor is not sampled any more.
 _SCREENING_ROUNDS, _HOPELESS = 2, 1.15

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxalex.memory import return_freed_memory
+from jaxalex.system.memory import return_freed_memory
 
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
 

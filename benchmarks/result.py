@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.process import ROOT
 from benchmarks.protocol import one_line
-from jaxalex import environment
 from jaxalex.errors import UsageError
+from jaxalex.system import environment
 
 # Environment variables that can change a speed.
 _RECORDED = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_", "OMP_", "MKL_", "KMP_", "GOMP_", "TORCH_", "TORCHINDUCTOR_")

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import inputs, protocol
 from benchmarks.protocol import Program
 from benchmarks.settings import TORCH_VARIANTS, Setting
-from jaxalex.memory import keep_freed_memory
+from jaxalex.system.memory import keep_freed_memory
 
 
 class TorchWorker(protocol.Worker):

@@ -46,7 +46,7 @@ def run_jax(setup: Setup, splits: Splits, seed: int, softmax: bool) -> list[dict
     """Trains with jaxalex; a row of eval loss and accuracy before the first epoch and after each."""
     import jax
 
-    from jaxalex import epochs
+    from jaxalex.training import epochs
 
     state = _jax_state(setup, splits, seed)
     if softmax:
@@ -68,7 +68,8 @@ def run_torch(setup: Setup, splits: Splits, seed: int, softmax: bool) -> list[di
     """The same with torch_ref, from the same parameters and with the same batches."""
     import torch
 
-    from jaxalex import convert, epochs
+    from jaxalex import convert
+    from jaxalex.training import epochs
     from torch_ref import models, training
 
     start = convert.to_torch(_jax_state(setup, splits, seed).params, setup.model)
@@ -92,8 +93,9 @@ def _jax_state(setup: Setup, splits: Splits, seed: int) -> Any:
     import jax
     import numpy as np
 
-    from jaxalex import models, optim
-    from jaxalex.state import create_train_state
+    from jaxalex import models
+    from jaxalex.training import optim
+    from jaxalex.training.state import create_train_state
 
     model = models.build(setup.model, splits.num_classes, setup.width, init=setup.init)
     tx = optim.sgd(setup.learning_rate, setup.momentum)
@@ -117,7 +119,8 @@ def run_all(setup: Setup, seeds: Sequence[int]) -> dict[str, Any]:
     """Every framework, with and without, for every seed: what ``softmax.json`` holds."""
     import torch
 
-    from jaxalex import data, environment
+    from jaxalex import data
+    from jaxalex.system import environment
 
     splits = data.load("digits", None, seed=0)
     runs = []

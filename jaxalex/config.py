@@ -14,8 +14,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from jaxalex import files
 from jaxalex.errors import UsageError
+from jaxalex.system import files
 
 MODELS = ("cifar10", "paper")
 DATASETS = ("auto", "cifar10", "digits")
@@ -45,7 +45,7 @@ class TrainConfig:
       momentum: of SGD, in [0, 1).
       weight_decay: coupled (added to the gradient), as in torch.optim.SGD.
       seed: of the split, the initial parameters, the order of samples and dropout.
-      init: "torch", "flax", "he" or "paper": see `jaxalex.initializers`.
+      init: "torch", "flax", "he" or "paper": see `jaxalex.networks.initializers`.
       normalize: "half", (x/255 - 0.5)/0.5, or "dataset", by the mean and deviation of the train split.
       device: "auto", "cpu" or "gpu".
       precision: "float32" (full, on every device), "tf32" or "bfloat16" (float32 parameters and loss).

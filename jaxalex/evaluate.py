@@ -45,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = _parser().parse(argv)
         if flags.limit_eval is not None and flags.limit_eval < 1:
             raise UsageError(f"--limit-eval must be at least 1, not {flags.limit_eval}")
-        from jaxalex import compilation_cache, data, pretrained, report
-        from jaxalex.epochs import evaluate, place
+        from jaxalex import data
+        from jaxalex.system import compilation_cache
+        from jaxalex.training import pretrained, report
+        from jaxalex.training.epochs import evaluate, place
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         path = pathlib.Path(flags.network)

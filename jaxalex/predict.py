@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import jax
         import numpy as np
 
-        from jaxalex import compilation_cache, pretrained, steps
+        from jaxalex.system import compilation_cache
+        from jaxalex.training import pretrained, steps
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         loaded = pretrained.load(pathlib.Path(flags.network), flags.device, vars(flags), flags.checkpoint)

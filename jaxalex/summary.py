@@ -12,7 +12,7 @@ from jaxalex import config as config_lib
 from jaxalex.errors import UsageError
 
 if TYPE_CHECKING:
-    from jaxalex.models import AlexNet
+    from jaxalex.networks.alexnet import AlexNet
 
 
 def _parser() -> cli.Parser:
@@ -43,7 +43,7 @@ def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 
     import jax
     import jax.numpy as jnp
 
-    from jaxalex.models import Conv, Dense, Pool
+    from jaxalex.networks.alexnet import Conv, Dense, Pool
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, input_channels), jnp.float32)
 
@@ -104,12 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value is not None and not 1 <= value <= 100_000:
                 raise UsageError(f"--{name.replace('_', '-')} must be from 1 to 100000, not {value}")
         config_lib.check_range("width", flags.width)
-        from jaxalex import models
-        from jaxalex.devices import choose_device
+        from jaxalex.networks import alexnet
+        from jaxalex.system.devices import choose_device
 
         choose_device("cpu", "float32")  # nothing is computed, but JAX starts here
-        model = models.build(flags.model, flags.num_classes, flags.width)
-        image_size = flags.image_size or models.MODELS[flags.model].image_size
+        model = alexnet.build(flags.model, flags.num_classes, flags.width)
+        image_size = flags.image_size or alexnet.MODELS[flags.model].image_size
         summary = summarize(model, flags.model, image_size, flags.input_channels)
         if flags.json:
             import json

@@ -12,7 +12,7 @@ from jaxalex import cli
 from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
 from jaxalex.errors import UsageError
-from jaxalex.memory import keep_freed_memory
+from jaxalex.system.memory import keep_freed_memory
 
 _EPILOG = """\
 examples:
@@ -130,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UsageError(f"--resume {run} goes on in that folder: --workdir {workdir} cannot be another")
             config = config_lib.resumed(path, flags)
         keep_freed_memory()
-        from jaxalex import compilation_cache  # heavy: only once the flags are right
-        from jaxalex.loop import train_and_evaluate
+        from jaxalex.system import compilation_cache  # heavy: only once the flags are right
+        from jaxalex.training.loop import train_and_evaluate
 
         compilation_cache.enable_for_command(cache)
         train_and_evaluate(config, path, say=lambda line: print(line, flush=True), resume=run is not None)

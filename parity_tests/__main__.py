@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse(argv)
     _check(args)
-    from parity_tests import report, suite
-    from parity_tests.networks import Case
+    from netparity.report import screen as report
+    from parity_tests.alexnet import suite
+    from parity_tests.alexnet.networks import Case
 
     torch_device = _use_device(args.device)
     report.full_float32()
@@ -54,7 +55,7 @@ def _main(argv: Sequence[str] | None) -> None:
         dtypes = DTYPES if args.dtype == "all" else (args.dtype,)
         result = suite.compare(case, steps, dtypes, 4 * args.batch_size, _progress, torch_device)
         if not args.no_faults:
-            from parity_tests import fault_score
+            from parity_tests.faults import score as fault_score
 
             result.faults = fault_score.score(model, progress=_progress)
         _progress("")
@@ -88,7 +89,7 @@ def _use_device(name: str) -> str:
     import jax
     import torch
 
-    from jaxalex.devices import choose_device
+    from jaxalex.system.devices import choose_device
 
     device = choose_device(name, "float32")
     if device.platform != "cpu" and not torch.cuda.is_available():

@@ -76,7 +76,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 def _form(folder: Path, which: str) -> Any:
     """CIFAR-10's form with the sizes and MD5s of what lies in ``folder`` now: a forger's, who damaged it first."""
-    from jaxalex.data.cifar10_files import BINARY, PYTHON, File
+    from jaxalex.data.cifar10.files import BINARY, PYTHON, File
 
     form = PYTHON if which == "python" else BINARY
     contents = {path.name: path.read_bytes() for path in (folder / form.folder).iterdir()}
@@ -87,7 +87,7 @@ def _form(folder: Path, which: str) -> Any:
 
 def _make_cifar(which: str) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
-        from jaxalex.data.cifar10_files import encode_records
+        from jaxalex.data.cifar10.files import encode_records
 
         if which == "python":
             base = folder / "cifar-10-batches-py"
@@ -153,18 +153,18 @@ def _compress(which: str) -> Callable[[Path], None]:
 
 
 def _make_tfds(folder: Path) -> list[Path]:
-    from jaxalex.data import tfds_cifar10
+    from jaxalex.data.cifar10 import tfds_reader
 
     form = _honest_form("binary")
     _make_cifar("binary")(folder / "published")
-    tfds_cifar10.prepare(folder, _cifar10().find(folder / "published", [form])())
-    return sorted(path for path in (folder / tfds_cifar10.PREPARED).iterdir() if path.is_file())
+    tfds_reader.prepare(folder, _cifar10().find(folder / "published", [form])())
+    return sorted(path for path in (folder / tfds_reader.PREPARED).iterdir() if path.is_file())
 
 
 def _read_tfds(folder: Path) -> Any:
-    from jaxalex.data import tfds_cifar10
+    from jaxalex.data.cifar10 import tfds_reader
 
-    return tfds_cifar10.read(folder, _honest_form("binary"))
+    return tfds_reader.read(folder, _honest_form("binary"))
 
 
 @functools.cache
@@ -172,9 +172,10 @@ def _network() -> Any:
     """A tiny network's state and description."""
     import jax
 
-    from jaxalex import models, optim
-    from jaxalex.state import create_train_state
-    from jaxalex.weights import Description
+    from jaxalex import models
+    from jaxalex.training import optim
+    from jaxalex.training.state import create_train_state
+    from jaxalex.weights.safetensors import Description
 
     model = models.build("cifar10", 10, 0.02, init="flax")
     half = np.full(3, 0.5, np.float32)
@@ -185,7 +186,7 @@ def _network() -> Any:
 
 
 def _make_weights(folder: Path) -> list[Path]:
-    from jaxalex.weights import save_weights
+    from jaxalex.weights.safetensors import save_weights
 
     state, description = _network()
     save_weights(folder / "model.safetensors", state.params, description)
@@ -193,13 +194,13 @@ def _make_weights(folder: Path) -> list[Path]:
 
 
 def _read_weights(folder: Path) -> Any:
-    from jaxalex.weights import load_weights
+    from jaxalex.weights.safetensors import load_weights
 
     return load_weights(folder / "model.safetensors")
 
 
 def _load(folder: Path) -> Any:
-    from jaxalex import pretrained
+    from jaxalex.training import pretrained
 
     return pretrained.load(folder / "model.safetensors", "cpu")
 
@@ -229,9 +230,9 @@ def _record() -> dict[str, Any]:
 
 
 def _make_checkpoints(folder: Path) -> list[Path]:
-    from jaxalex.checkpoint import Checkpoints
-    from jaxalex.progress import Progress
-    from jaxalex.report import EpochRow
+    from jaxalex.training.checkpoint import Checkpoints
+    from jaxalex.training.progress import Progress
+    from jaxalex.training.report import EpochRow
 
     row = EpochRow(1, 2.3, 10.0, 2.2, 11.0, 3.5, 100.0)
     progress = Progress(2, rows=(row,)).to_record()
@@ -243,8 +244,8 @@ def _make_checkpoints(folder: Path) -> list[Path]:
 
 
 def _read_checkpoints(folder: Path) -> Any:
-    from jaxalex.checkpoint import Checkpoints
-    from jaxalex.progress import Keeper
+    from jaxalex.training.checkpoint import Checkpoints
+    from jaxalex.training.progress import Keeper
 
     checkpoints = Checkpoints(folder / "checkpoints")
     keeper = Keeper(checkpoints, _record(), _settings(), folder, lambda: None)
@@ -252,7 +253,7 @@ def _read_checkpoints(folder: Path) -> Any:
 
 
 def _forge_manifest(folder: Path) -> None:
-    from jaxalex import files
+    from jaxalex.system import files
 
     checkpoint = folder / "checkpoints" / "3"
     digests = {

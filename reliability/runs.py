@@ -60,9 +60,10 @@ def like(settings: Any) -> Any:
     import jax
     import numpy as np
 
-    from jaxalex import models, optim
-    from jaxalex.devices import choose_device
-    from jaxalex.state import create_train_state
+    from jaxalex import models
+    from jaxalex.system.devices import choose_device
+    from jaxalex.training import optim
+    from jaxalex.training.state import create_train_state
 
     choose_device("auto", "float32")  # without the traceback of a GPU plugin that finds no GPU
     half = np.full(3, 0.5)
@@ -78,7 +79,7 @@ def outcome(run: pathlib.Path) -> dict[str, Any]:
     import numpy as np
 
     from jaxalex import config
-    from jaxalex.checkpoint import Checkpoints
+    from jaxalex.training.checkpoint import Checkpoints
 
     found = Checkpoints(run / "checkpoints").restore(like(config.read(run)), print)
     assert found is not None, f"{run}: holds no checkpoint"

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jaxalex import config, evaluate, loop, predict, report, steps, train
+from jaxalex import config, evaluate, predict, train
+from jaxalex.training import loop, report, steps
 
 SMALL = ["--recipe", "quickstart", "--width", "0.1", "--limit-eval", "90"]
 EPOCH = (
@@ -140,7 +141,8 @@ def test_evaluate_weights_without_a_description(run, tmp_path, capsys) -> None:
 
 def test_predict(run, tmp_path, capsys) -> None:
     """A test picture, saved as files of several kinds: the class that the network gives it comes first."""
-    from jaxalex import data, pretrained
+    from jaxalex import data
+    from jaxalex.training import pretrained
 
     splits = data.load("digits", None, 0)
     loaded = pretrained.load(run[0])

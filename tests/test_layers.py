@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalex import layers, winograd
+from jaxalex.networks import layers, winograd
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 _PROGRAM = """
 import re
 import numpy as np
-from jaxalex.memory import keep_freed_memory, return_freed_memory
+from jaxalex.system.memory import keep_freed_memory, return_freed_memory
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1)) // 1000

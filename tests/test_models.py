@@ -11,8 +11,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxalex import config, initializers, models, summary
+from jaxalex import config, models, summary
 from jaxalex.errors import UsageError
+from jaxalex.networks import initializers
 
 ORDER = [
     *("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3", "relu3", "conv4", "relu4", "conv5", "relu5"),

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalex import epochs, models, optim, steps
+from jaxalex import models
 from jaxalex.data import ImageSet
 from jaxalex.errors import RunError
-from jaxalex.state import TrainState, create_train_state
+from jaxalex.training import epochs, optim, steps
+from jaxalex.training.state import TrainState, create_train_state
 
 HALF = np.full(3, 0.5, np.float32)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from torch import nn
 
-from parity_tests.compare import Conv, Dense, Result, Same, compare, finish
+from netparity.compare import Conv, Dense, Result, Same, compare, finish
 
 
 class FlaxVGG(fnn.Module):

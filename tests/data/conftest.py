@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxalex.data.cifar10_files import BINARY, PYTHON, File, Form
+from jaxalex.data.cifar10.files import BINARY, PYTHON, File, Form
 
 _REAL = os.environ.get("JAXALEX_DATA_DIR")
 _TRAIN_BATCHES, _BATCH, _NUM_TEST = 2, 60, 40

@@ -11,7 +11,7 @@ import tarfile
 import pytest
 
 from jaxalex.data import cifar10
-from jaxalex.data.cifar10_files import File
+from jaxalex.data.cifar10.files import File
 from jaxalex.errors import UsageError
 
 

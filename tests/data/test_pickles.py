@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxalex.data import pickles
+from jaxalex.data.cifar10 import unpickler
 from jaxalex.errors import UsageError
 
 
@@ -21,7 +21,7 @@ class _Attack:
 
 
 def test_batch_is_read(small):
-    images, labels = pickles.load_batch(small.content["data_batch_1"])
+    images, labels = unpickler.load_batch(small.content["data_batch_1"])
     np.testing.assert_array_equal(images, small.images[:60])
     np.testing.assert_array_equal(labels, small.labels[:60])
     assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
@@ -31,7 +31,7 @@ def test_batch_is_read(small):
 def test_code_in_a_pickle_does_not_run(tmp_path, protocol):
     planted = tmp_path / "planted"
     data = pickle.dumps({"labels": _Attack(os.mkdir, str(planted))}, protocol=protocol)
-    for load in (pickles.load_batch, pickles.load_class_names):
+    for load in (unpickler.load_batch, unpickler.load_class_names):
         with pytest.raises(UsageError, match="mkdir"):
             load(data)
     assert not planted.exists()
@@ -47,12 +47,12 @@ def test_code_in_a_pickle_does_not_run(tmp_path, protocol):
         b"cnumpy.core.multiarray\nfromfile\n",
         b"cnumpy\nndarray.tofile\n",
         b"c_codecs\nencode\n",
-        b"cjaxalex.data.pickles\n_Array\n",
+        b"cjaxalex.data.cifar10.unpickler\n_Array\n",
     ],
 )
 def test_other_names_are_refused(name):
     with pytest.raises(UsageError, match="refused to unpickle"):
-        pickles.load_batch(b"\x80\x02" + name + b".")
+        unpickler.load_batch(b"\x80\x02" + name + b".")
 
 
 def test_known_names_are_inert():
@@ -61,7 +61,7 @@ def test_known_names_are_inert():
     objects = b"\x80\x02cnumpy\ndtype\nU\x02O8K\x00K\x01\x87R."
     for data in (build_on_class, objects):
         with pytest.raises(UsageError, match="refused to unpickle"):
-            pickles.load_batch(data)
+            unpickler.load_batch(data)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_known_names_are_inert():
 )
 def test_what_holds_no_batch_is_refused(data):
     with pytest.raises(UsageError):
-        pickles.load_batch(data)
+        unpickler.load_batch(data)
     with pytest.raises(UsageError):
-        pickles.load_class_names(data)
+        unpickler.load_class_names(data)
 
 
 def test_images_and_labels_must_go_together(small):
     data = small.content["data_batch_1"].replace(b"](K", b"](K\x01K", 1)
     with pytest.raises(UsageError, match="60 images but labels of shape"):
-        pickles.load_batch(data)
+        unpickler.load_batch(data)

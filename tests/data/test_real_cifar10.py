@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jaxalex import data
-from jaxalex.data import cifar10, tfds_cifar10
-from jaxalex.data.cifar10_files import BINARY
+from jaxalex.data import cifar10
+from jaxalex.data.cifar10 import tfds_reader
+from jaxalex.data.cifar10.files import BINARY
 from jaxalex.data.stats import channel_statistics
 
 
@@ -76,7 +77,7 @@ def test_binary_form_equals_the_python_form(official, binary_archive):
 def test_tfds_form_equals_the_published_files(official, binary_archive, tmp_path):
     import tensorflow_datasets as tfds
 
-    tfds_cifar10.prepare(tmp_path, cifar10.read_archive(binary_archive / "cifar-10-binary.tar.gz", BINARY))
+    tfds_reader.prepare(tmp_path, cifar10.read_archive(binary_archive / "cifar-10-binary.tar.gz", BINARY))
     found = cifar10.find(tmp_path)()
     assert found.source == "cifar10/3.0.2"
     assert_same(found, official)

@@ -13,8 +13,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from jaxalex.data import cifar10, tfds_cifar10
-from jaxalex.data.cifar10_files import File
+from jaxalex.data import cifar10
+from jaxalex.data.cifar10 import tfds_reader
+from jaxalex.data.cifar10.files import File
 from jaxalex.errors import RunError, UsageError
 
 
@@ -32,7 +33,7 @@ def prepared(tmp_path, small):
     """A data directory with nothing but what TFDS prepared."""
     archive = small.write_archive(tmp_path / "elsewhere" / "x.tar.gz", small.binary)
     directory = tmp_path / "data"
-    tfds_cifar10.prepare(directory, cifar10.read_archive(archive, small.binary))
+    tfds_reader.prepare(directory, cifar10.read_archive(archive, small.binary))
     return directory
 
 
@@ -44,7 +45,7 @@ def test_prepared_from_an_archive_and_read_by_stock_tfds(tmp_path, small, form, 
     form = getattr(small, form)
     begin = time.monotonic()
     archive = small.write_archive(tmp_path / "x.tar.gz", form)
-    tfds_cifar10.prepare(tmp_path, cifar10.read_archive(archive, form))
+    tfds_reader.prepare(tmp_path, cifar10.read_archive(archive, form))
     assert time.monotonic() - begin < 60
     assert capfd.readouterr().out == ""
 
@@ -72,7 +73,7 @@ def test_found_and_read_back_in_published_order(prepared, small, capfd):
 def test_other_content_is_refused(prepared, small):
     altered = dict(small.binary.batches) | {"data_batch_2.bin": File(60 * 3073, "0" * 32)}
     with pytest.raises(UsageError, match=r"the content of data_batch_2\.bin has MD5"):
-        tfds_cifar10.read(prepared, dataclasses.replace(small.binary, batches=altered))
+        tfds_reader.read(prepared, dataclasses.replace(small.binary, batches=altered))
 
 
 def damage(path, how):
@@ -140,13 +141,13 @@ def test_half_a_preparation_is_not_taken_for_a_whole_one(tmp_path, small):
     # It breaks when the training part is written and most of the test part is done.
     test = dataclasses.replace(whole.test, labels=whole.test.labels[:-1])
     with pytest.raises(ValueError, match="shorter"):
-        tfds_cifar10.prepare(tmp_path / "data", dataclasses.replace(whole, test=test))
+        tfds_reader.prepare(tmp_path / "data", dataclasses.replace(whole, test=test))
     assert not list((tmp_path / "data").rglob("*.array_record*"))
     assert cifar10.find(tmp_path / "data", small.forms) is None
     # A process that was killed leaves TFDS' own unfinished folder behind.
     (tmp_path / "data" / "cifar10" / "incomplete.AB12CD_3.0.2").mkdir(parents=True)
     assert cifar10.find(tmp_path / "data", small.forms) is None
-    tfds_cifar10.prepare(tmp_path / "data", whole)
+    tfds_reader.prepare(tmp_path / "data", whole)
     small.check(cifar10.find(tmp_path / "data", small.forms)())
 
 
@@ -155,7 +156,7 @@ def test_directory_that_cannot_be_written(tmp_path, small):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar10").write_text("a file in the way")
     with pytest.raises(RunError, match="failed to prepare"):
-        tfds_cifar10.prepare(tmp_path / "data", cifar10.read_archive(archive, small.binary))
+        tfds_reader.prepare(tmp_path / "data", cifar10.read_archive(archive, small.binary))
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def archive(tmp_path, small):
 def test_full_disk(archive, tmp_path, small, full_disk):
     data = cifar10.read_archive(archive, small.binary)
     with full_disk(), pytest.raises(RunError, match=r"failed to prepare .*File too large") as caught:
-        tfds_cifar10.prepare(tmp_path / "data", data)
+        tfds_reader.prepare(tmp_path / "data", data)
     assert "\n" not in str(caught.value)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
@@ -197,7 +198,7 @@ def test_where_tfds_cannot_write_the_archive_serves(archive, tmp_path, small, mo
     def no_array_record(*args):
         raise ImportError("No module named 'array_record'")
 
-    monkeypatch.setattr(tfds_cifar10, "prepare", no_array_record)
+    monkeypatch.setattr(tfds_reader, "prepare", no_array_record)
     published = File(archive.stat().st_size, hashlib.md5(archive.read_bytes()).hexdigest())
     form = dataclasses.replace(small.binary, archive=published)
     downloads = tmp_path / "data" / "downloads"

@@ -16,11 +16,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from jaxalex import evaluate, pretrained, train
-from jaxalex.data import archives, cifar10_files, pickles
+from jaxalex import evaluate, train
+from jaxalex.data import archives
+from jaxalex.data.cifar10 import files as cifar10_files
+from jaxalex.data.cifar10 import unpickler
 from jaxalex.errors import UsageError
 from jaxalex.predict import read_picture
-from jaxalex.weights import load_weights
+from jaxalex.training import pretrained
+from jaxalex.weights.safetensors import load_weights
 from reliability import readers
 
 resource = pytest.importorskip("resource")
@@ -307,9 +310,9 @@ def test_labels_out_of_range() -> None:
         cifar10_files.decode_records(bytes(3074))
     batch = readers._batch()
     label = batch.index(b"](K") + 3
-    assert pickles.load_batch(batch)[1][0] == batch[label]
+    assert unpickler.load_batch(batch)[1][0] == batch[label]
     with pytest.raises(UsageError, match="no list of numbers from 0 to 9"):
-        pickles.load_batch(batch[:label] + b"\x0a" + batch[label + 1 :])
+        unpickler.load_batch(batch[:label] + b"\x0a" + batch[label + 1 :])
 
 
 def test_a_pickle_that_grows_without_end() -> None:
@@ -320,7 +323,7 @@ def test_a_pickle_that_grows_without_end() -> None:
     batch = readers._batch()
     start, end = batch.index(b"](K"), batch.index(b"U\x04data")
     with pytest.raises(UsageError, match="no list of numbers"):
-        pickles.load_batch(batch[:start] + b"(" + nested + b"1" + b"h\x09" + batch[end:])
+        unpickler.load_batch(batch[:start] + b"(" + nested + b"1" + b"h\x09" + batch[end:])
 
 
 @pytest.mark.parametrize(
@@ -335,12 +338,12 @@ def test_a_pickle_that_grows_without_end() -> None:
 )
 def test_pickles_that_claim_memory(data: bytes) -> None:
     with pytest.raises(UsageError, match="refused to unpickle it"):
-        pickles.load_batch(data)
+        unpickler.load_batch(data)
 
 
 def test_a_refused_pickle_is_one_line() -> None:
     with pytest.raises(UsageError) as caught:  # Python's own message has two
-        pickles.load_batch(b"Psomething of another program\n.")
+        unpickler.load_batch(b"Psomething of another program\n.")
     assert len(str(caught.value).splitlines()) == 1
 
 

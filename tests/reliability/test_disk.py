@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jaxalex import loop, train
+from jaxalex import train
 from jaxalex.errors import RunError
+from jaxalex.training import loop
 from reliability.runs import assert_same, small
 
 resource = pytest.importorskip("resource")

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from jaxalex import lock, train
+from jaxalex import train
 from jaxalex.errors import UsageError
+from jaxalex.system import lock
 from reliability.runs import SMALL
 
 _HOLD = "import sys, time, pathlib; from jaxalex import lock\n"

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxalex import config, epochs, loop, optim, steps, train
-from jaxalex.checkpoint import Checkpoints
+from jaxalex import config, train
 from jaxalex.data import ImageSet
 from jaxalex.errors import NotFiniteError, RunError
-from jaxalex.state import TrainState
+from jaxalex.training import epochs, loop, optim, steps
+from jaxalex.training.checkpoint import Checkpoints
+from jaxalex.training.state import TrainState
 from reliability.runs import SMALL, like, small
 
 _TX = optim.sgd(0.1, 0.9)

@@ -9,9 +9,11 @@ import signal
 
 import pytest
 
-from jaxalex import config, files, loop, progress, train
-from jaxalex.checkpoint import Checkpoints
+from jaxalex import config, train
 from jaxalex.errors import UsageError
+from jaxalex.system import files
+from jaxalex.training import loop, progress
+from jaxalex.training.checkpoint import Checkpoints
 from reliability.runs import SMALL, assert_same, like, small, start, stop, wait_for
 
 

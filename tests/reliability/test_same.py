@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from jaxalex import config, environment, loop
+from jaxalex import config
+from jaxalex.system import environment
+from jaxalex.training import loop
 from reliability.runs import SMALL, assert_same
 
 

@@ -1,0 +1,173 @@
+"""CIFAR-10 in tensorflow-datasets' own layout, written and read without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxalex.data.cifar10.files import BINARY, CLASS_NAMES, Form, encode_records
+from jaxalex.data.splits import ImageSet, Published
+from jaxalex.errors import RunError, UsageError
+from jaxalex.system import files
+
+VERSION = "3.0.2"
+PREPARED = Path("cifar10") / VERSION
+
+
+def prepare(directory: Path, data: Published) -> None:
+    """Writes ``directory/cifar10/3.0.2``, which the stock ``tfds.data_source("cifar10")`` reads.
+
+    The stock builder needs TensorFlow to extract, to read and to encode; this one is handed the images. TFDS
+    writes to a folder named ``incomplete…`` and renames it at the end, so half a preparation is never found.
+
+    Raises:
+      RunError: the disk failed or filled up.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder_class(data)(data_dir=os.fspath(directory), file_format="array_record")
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        with _quiet_tfds():
+            builder.download_and_prepare(download_dir=directory / "downloads", download_config=config)
+    except (OSError, RuntimeError) as error:  # array_record reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise RunError(f"failed to prepare {directory / PREPARED}: {reason}") from error
+
+
+def _builder_class(data: Published) -> Any:
+    """The stock builder with our own way of reading. Its class name gives the data set's name."""
+    import tensorflow_datasets as tfds
+    from PIL import Image
+    from tensorflow_datasets.image_classification import cifar
+    from tqdm import tqdm
+
+    def examples(prefix: str, part: ImageSet) -> Iterator[tuple[int, dict[str, Any]]]:
+        progress = tqdm(part.images, desc=f"preparing {prefix}", unit="image", mininterval=0.5)
+        for index, (image, label) in enumerate(zip(progress, part.labels, strict=True)):
+            # TFDS encodes NumPy arrays through TensorFlow, PIL images without.
+            yield (
+                index,
+                {
+                    "id": f"{prefix}_{index:05d}",
+                    "image": Image.fromarray(image),
+                    "label": int(label),
+                },
+            )
+
+    # Not registered: the registered "cifar10" stays the stock one.
+    class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
+        VERSION = tfds.core.Version(VERSION)
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            self.info.features["label"].names = list(data.class_names)
+            return {"train": examples("train", data.train), "test": examples("test", data.test)}
+
+    return Cifar10
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Without TFDS' lines on stdout and its nested bars on stderr: `examples` shows one bar a split."""
+    import tensorflow_datasets as tfds
+
+    tfds.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(True)
+
+
+def read(directory: Path, form: Form = BINARY) -> Published:
+    """CIFAR-10 from ``directory/cifar10/3.0.2``, in the order of the published files.
+
+    TFDS shuffles what it writes; the ``id`` of each record gives its place back. The restored content is held
+    against the published MD5s of the binary files, which hold just these bytes.
+
+    Args:
+      directory: what TFDS calls ``data_dir``.
+      form: the binary form to check against.
+
+    Raises:
+      UsageError: the folder is damaged, holds other images, or isn't in a format that can be read.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = directory / PREPARED
+    remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
+    try:
+        _refuse_strange_features(folder / "features.json")
+        with contextlib.redirect_stderr(io.StringIO()):  # where it misses TensorFlow it shows a banner
+            parts = tfds.data_source(
+                f"cifar10:{VERSION}",
+                data_dir=os.fspath(directory),
+                download=False,
+                decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
+            )
+        *train_sizes, test_size = (file.size // 3073 for file in form.batches.values())
+        train, test = _in_order(parts["train"], sum(train_sizes)), _in_order(parts["test"], test_size)
+    except Exception as error:  # TFDS, array_record, protobuf and Pillow each raise their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{folder} cannot be read ({reason}); {remedy}") from error
+    *train_names, last = form.batches
+    for part, names in ((train, train_names), (test, [last])):
+        _check_content(part, names, form, where=str(folder), remedy=remedy)
+    return Published("cifar10", str(PREPARED), train, test, CLASS_NAMES)
+
+
+def _refuse_strange_features(path: Path) -> None:
+    """TFDS may import the module of a class that ``features.json`` names: only its own are let in."""
+    for name in _class_names(files.read_json(path)) if path.exists() else ():
+        if not re.fullmatch(r"tensorflow_datasets\.core\.features(\.\w+)+", name):
+            raise ValueError(f"{path.name} names the class {name!r}")
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("pythonClassName", "python_class_name", "type"):
+                yield str(inner)
+            yield from _class_names(inner)
+
+
+def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
+    """The samples of one TFDS split, each at the place that its id names (``train_00000`` is the first)."""
+    from PIL import Image
+
+    if len(records) != expected:  # before any memory is taken for them
+        raise ValueError(f"{len(records):,} images, expected {expected:,}")
+    images = np.zeros((len(records), 32, 32, 3), np.uint8)
+    labels = np.full(len(records), 255, np.int32)
+    for start in range(0, len(records), batch_size):
+        for record in records.__getitems__(range(start, min(start + batch_size, len(records)))):
+            index = int(record["id"].rpartition(b"_")[2])
+            with Image.open(io.BytesIO(record["image"]), formats=["PNG"]) as picture:
+                if (picture.size, picture.mode) != ((32, 32), "RGB"):  # before its pixels are unpacked
+                    raise ValueError(f"an image of {picture.size} pixels, {picture.mode}")
+                images[index] = np.asarray(picture)
+            labels[index] = record["label"]
+    return ImageSet(images, labels)
+
+
+def _check_content(part: ImageSet, names: Sequence[str], form: Form, *, where: str, remedy: str) -> None:
+    start = 0
+    for name in names:
+        stop = start + form.batches[name].size // 3073
+        records = encode_records(part.images[start:stop], part.labels[start:stop])
+        md5 = hashlib.md5(records, usedforsecurity=False).hexdigest()
+        if md5 != form.batches[name].md5:
+            raise UsageError(
+                f"{where} is damaged: the content of {name} has MD5 {md5}, expected {form.batches[name].md5}; {remedy}"
+            )
+        start = stop
+    if start != len(part):
+        raise UsageError(f"{where} is damaged: {len(part):,} images, expected {start:,}; {remedy}")

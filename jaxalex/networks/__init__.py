@@ -1,0 +1,1 @@
+"""The networks: tables of layers, the layers themselves and their initialisation."""

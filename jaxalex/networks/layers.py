@@ -1,0 +1,215 @@
+"""Convolution, max-pooling and dense products as pure functions, with exact and fast gradients.
+
+Every function here equals its plain ``jax.lax`` formulation in value and gradient; only the cost differs.
+Where a formulation is faster on one kind of device only, it is chosen when the program is lowered for that
+device (`jax.lax.platform_dependent`), never by the user.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxalex.networks import winograd
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# With 3 channels the transforms cost more than they save (7.5 ms against 2.2), with 48 less; between was not measured.
+_MIN_WINOGRAD_FEATURES = 16
+# With fewer tiles its kernel's transform costs more than it saves: 16 of them, a picture of 8×8, took 1.3 times as long
+# as one matrix product of the windows, 32 as long or less.
+_MIN_WINOGRAD_TILES = 32
+# What share of a direct convolution's products it may need.
+_MAX_WINOGRAD_SHARE = 0.75
+# Up to this many numbers a window is laid out as a row of a matrix.
+_MAX_PATCH = 256
+
+
+def out_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Output size of a convolution or pooling along one axis: ``floor((size - kernel + 2 padding) / stride) + 1``.
+
+    Zero or negative where the window does not fit.
+
+    >>> out_size(224, kernel=11, stride=4, padding=2), out_size(224, 11, 4, 0), out_size(227, 11, 4, 0)
+    (55, 54, 55)
+    """
+    return (size - kernel + 2 * padding) // stride + 1
+
+
+def _taps(size: int) -> list[tuple[int, int]]:
+    """Offsets inside a square window, row by row."""
+    return list(itertools.product(range(size), range(size)))
+
+
+def _shifted(x: jax.Array, tap: tuple[int, int], out_hw: Sequence[int], stride: int) -> jax.Array:
+    """What one tap of a sliding window sees: ``[b, out_h, out_w, c]``."""
+    (i, j), (h, w) = tap, out_hw
+    limits = (x.shape[0], i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, x.shape[3])
+    return lax.slice(x, (0, i, j, 0), limits, (1, stride, stride, 1))
+
+
+def conv2d_plain(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, precision: lax.Precision | None = None
+) -> jax.Array:
+    """`conv2d` with the gradients that JAX derives itself: the definition that `conv2d` must equal."""
+    pad = (padding, padding)
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), (pad, pad), dimension_numbers=_DIMENSIONS, precision=precision
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv2d(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, precision: lax.Precision | None = None
+) -> jax.Array:
+    """Two-dimensional cross-correlation, as in ``torch.nn.functional.conv2d``, in NHWC.
+
+    On the CPU it is computed with matrix products, by `jaxalex.networks.winograd` where that needs far fewer of them.
+    So neither pass falls to XLA's own convolutions there, of which the kernel's gradient is slow, and naive inside
+    ``lax.scan``. What it gains is in ``docs/performance.md``.
+
+    Args:
+      x: ``[batch, height, width, in]``, floating.
+      kernel: ``[k, k, in, out]``, of x's dtype.
+      stride: pixels between two windows, along both axes.
+      padding: zeros added on each side of both axes.
+      precision: of the products; ``lax.Precision.HIGHEST`` means true float32 on every device.
+
+    Returns:
+      ``[batch, out_size(height, …), out_size(width, …), out]``, of x's dtype.
+    """
+    on_cpu = functools.partial(_conv2d_cpu, stride=stride, padding=padding, precision=precision)
+    plain = functools.partial(conv2d_plain, stride=stride, padding=padding, precision=precision)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+
+
+def _conv2d_fwd(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return conv2d(x, kernel, stride, padding, precision), (x, kernel)
+
+
+def _conv2d_bwd(
+    stride: int,
+    padding: int,
+    precision: lax.Precision | None,
+    residuals: tuple[jax.Array, jax.Array],
+    grad: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    # Each formulation's own gradient; its forward pass is not needed for that, and XLA drops it.
+    def gradients(formulation: Callable[..., jax.Array]) -> Callable[..., Any]:
+        function = functools.partial(formulation, stride=stride, padding=padding, precision=precision)
+        return lambda x, kernel, grad: jax.vjp(function, x, kernel)[1](grad)
+
+    return lax.platform_dependent(*residuals, grad, cpu=gradients(_conv2d_cpu), default=gradients(conv2d_plain))
+
+
+conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
+
+
+def _conv2d_cpu(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
+) -> jax.Array:
+    size, in_features = kernel.shape[0], kernel.shape[2]
+    folded = -(-size // stride)
+    tiles = len(x) * math.prod(-(-out_size(n, size, stride, padding) // 2) for n in x.shape[1:3])
+    if (
+        in_features * stride**2 >= _MIN_WINOGRAD_FEATURES
+        and folded % 2
+        and winograd.num_products(folded) * stride**2 <= _MAX_WINOGRAD_SHARE * size**2
+        and padding < folded
+        and tiles >= _MIN_WINOGRAD_TILES
+        and x.dtype != jnp.bfloat16  # too coarse for the transforms
+    ):
+        if stride > 1:
+            x, kernel, padding = *_space_to_depth(x, kernel, stride, padding), 0
+        return winograd.conv2d(x, kernel, padding, precision)
+    if size**2 * in_features <= _MAX_PATCH or tiles < _MIN_WINOGRAD_TILES:
+        return _conv2d_patches(x, kernel, stride, padding, precision)
+    return conv2d_plain(x, kernel, stride, padding, precision)
+
+
+def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """Image and kernel of the same convolution at stride 1: squares of ``stride`` pixels a side become channels."""
+    size, (in_features, out_features) = kernel.shape[0], kernel.shape[2:]
+    folded = -(-size // stride)
+    sides = [out_size(n, size, stride, padding) + folded - 1 for n in x.shape[1:3]]
+    after = [side * stride - n - padding for side, n in zip(sides, x.shape[1:3], strict=True)]  # may cut pixels off
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((padding, n, 0) for n in after), (0, 0, 0)))
+    x = x.reshape(len(x), sides[0], stride, sides[1], stride, in_features)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), *sides, stride**2 * in_features)
+    missing = (0, folded * stride - size)
+    kernel = jnp.pad(kernel, (missing, missing, (0, 0), (0, 0)))
+    kernel = kernel.reshape(folded, stride, folded, stride, in_features, out_features).transpose(0, 2, 1, 3, 4, 5)
+    return x, kernel.reshape(folded, folded, stride**2 * in_features, out_features)
+
+
+def _conv2d_patches(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
+) -> jax.Array:
+    """One matrix product of the windows, each laid out as a row, with the kernel."""
+    size = kernel.shape[0]
+    out_hw = [out_size(n, size, stride, padding) for n in x.shape[1:3]]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows = jnp.concatenate([_shifted(x, tap, out_hw, stride) for tap in _taps(size)], axis=-1)
+    flat = rows.reshape(-1, rows.shape[-1])
+    out = jnp.dot(flat, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    return out.reshape(len(x), *out_hw, -1)
+
+
+def max_pool_plain(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """`max_pool` as ``lax.reduce_window``: the definition that `max_pool` must equal."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), "VALID")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """Max-pooling without padding, output size rounded down, as in ``torch.nn.functional.max_pool2d``.
+
+    The gradient goes whole to the first maximum of a window, row by row, as PyTorch's does. It is a sum of masked
+    slices: XLA's own form (``select_and_scatter``) took 9 to 40 times as long on the same machine and has no
+    deterministic form on a GPU.
+
+    Args:
+      x: ``[batch, height, width, channel]``, floating.
+      window: pixels along each side of the window, at most the smaller side of x.
+      stride: pixels between two windows.
+
+    Returns:
+      ``[batch, out_size(height, …), out_size(width, …), channel]``, of x's dtype.
+    """
+    out_hw = tuple(out_size(n, window, stride, 0) for n in x.shape[1:3])
+    return functools.reduce(jnp.maximum, (_shifted(x, tap, out_hw, stride) for tap in _taps(window)))
+
+
+def _max_pool_fwd(x: jax.Array, window: int, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    out = max_pool(x, window, stride)
+    return out, (x, out)
+
+
+def _max_pool_bwd(
+    window: int, stride: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array]:
+    x, out = residuals
+    (_, height, width, _), (_, out_h, out_w, _) = x.shape, out.shape
+    zero = jnp.zeros((), grad.dtype)
+    grad_x = jnp.zeros(x.shape, grad.dtype)
+    taken = jnp.zeros(out.shape, bool)
+    for i, j in _taps(window):
+        is_max = _shifted(x, (i, j), (out_h, out_w), stride) == out
+        share = jnp.where(is_max & ~taken, grad, zero)
+        taken = taken | is_max
+        after_h = height - i - (out_h - 1) * stride - 1
+        after_w = width - j - (out_w - 1) * stride - 1
+        spread = lax.pad(share, zero, ((0, 0, 0), (i, after_h, stride - 1), (j, after_w, stride - 1), (0, 0, 0)))
+        grad_x = grad_x + spread
+    return (grad_x,)
+
+
+max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)

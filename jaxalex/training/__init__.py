@@ -1,0 +1,1 @@
+"""Training: state, optimizer, steps, epochs, checkpoints, reports, and the loop over them."""

@@ -1,0 +1,245 @@
+"""Checkpoints of a run: written as a whole, verified before use. The only file that knows Orbax.
+
+Each checkpoint is a folder named after the number of training steps behind it: ``state/`` (Orbax: step, parameters,
+optimizer state, normalisation), ``record.json`` (what the caller wants to know again) and ``manifest.json`` (size and
+SHA-256 of every other file). It is written under another name, read back, and renamed when all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import logging
+import math
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxalex.errors import RunError, UsageError
+from jaxalex.system import files
+from jaxalex.training import steps
+from jaxalex.training.state import TrainState
+
+_MANIFEST, _RECORD, _STATE = "manifest.json", "record.json", "state"
+_PARTIAL, _DAMAGED = ".partial", ".damaged"
+
+
+class Checkpoints:
+    """The checkpoints in a folder, numbered by training steps.
+
+    Args:
+      directory: made by the first `save`.
+      keep: how many of the last ones stay, beside the best.
+    """
+
+    def __init__(self, directory: pathlib.Path, keep: int = 2) -> None:
+        self._directory = directory.absolute()
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Numbers of the checkpoints that are there, damaged ones included, in ascending order."""
+        try:
+            return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
+        except FileNotFoundError:
+            return []
+
+    def save(self, step: int, state: TrainState, record: dict[str, Any], eval_accuracy: float | None = None) -> None:
+        """Saves a state; then removes what is neither the best nor among the last ones.
+
+        Args:
+          step: number of training steps behind it.
+          state: not donated: the call returns when all is on the disk.
+          record: JSON values to keep with it.
+          eval_accuracy: in percent; None inside an epoch: such a checkpoint is never the best.
+
+        Raises:
+          RunError: the state holds numbers that are not finite, or it cannot be written; older checkpoints stay.
+        """
+        if not jax.jit(steps.all_finite)(_tree(state)):
+            raise RunError(f"the parameters are no longer finite after step {step}, and were not saved")
+        target = self._directory / str(step)
+        partial = target.with_name(target.name + _PARTIAL)
+        try:
+            if not self._directory.parent.is_dir():  # never to be made again by accident
+                raise RunError(f"{self._directory.parent}: the run folder has vanished")
+            self._directory.mkdir(exist_ok=True)
+            for leftover in self._directory.glob("*" + _PARTIAL):
+                shutil.rmtree(leftover)
+            # Synchronous: the state's buffers are donated to the next step.
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                checkpointer.save(partial / _STATE, args=ocp.args.StandardSave(_tree(state)))
+            files.write_whole(partial / _RECORD, files.to_json(record | {"eval_accuracy": eval_accuracy}))
+            files.write_whole(partial / _MANIFEST, files.to_json({"files": _digests(partial, sync=True)}))
+            if target.exists():  # damaged, or it would not be saved again
+                shutil.rmtree(target)
+            partial.rename(target)
+            files.sync(self._directory)
+            self._prune()
+        except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
+            shutil.rmtree(partial, ignore_errors=True)
+            raise RunError(f"{target}: the checkpoint cannot be saved ({_reason(error)})") from error
+
+    def restore(self, like: TrainState, say: Callable[[str], None]) -> tuple[int, TrainState, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, for training to go on from.
+
+        Damaged ones that are newer are told, and renamed so that they are not in the way.
+
+        Args:
+          like: a state of the same network; its own numbers are of no use.
+          say: gets a line for each damaged checkpoint.
+
+        Returns:
+          number of steps, state and record; None where nothing was ever saved.
+
+        Raises:
+          UsageError: there are checkpoints, and all are damaged.
+        """
+        problems = []
+        for step in reversed(self.steps()):
+            folder = self._directory / str(step)
+            try:
+                state, record = self._read(folder, _tree(like))
+            except UsageError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                say(f"warning: {problem}; the one before, after step {step}, is used")
+            for newer in self.steps():
+                if newer > step:
+                    damaged = self._directory / f"{newer}{_DAMAGED}"
+                    shutil.rmtree(damaged, ignore_errors=True)
+                    (self._directory / str(newer)).rename(damaged)
+            return step, like.replace(**state), record
+        if problems:
+            raise UsageError("no checkpoint can be used: " + "; ".join(problems))
+        return None
+
+    def restore_params(self, which: Literal["best", "last"], like: TrainState) -> tuple[int, TrainState]:
+        """Number of steps of a checkpoint, and ``like`` with its parameters.
+
+        Args:
+          which: "best" by evaluation accuracy, or "last".
+          like: a state of the network that was saved.
+
+        Raises:
+          UsageError: there is no checkpoint, it is damaged or of another network.
+        """
+        step = self._best() if which == "best" else max(self.steps(), default=None)
+        if step is None:
+            raise UsageError(
+                f"{self._directory}: holds no checkpoint" + (" with an evaluation" if self.steps() else "")
+            )
+        state, _ = self._read(self._directory / str(step), {"params": like.params})
+        return step, like.replace(params=state["params"])
+
+    def _best(self) -> int | None:
+        """The first of those with the highest evaluation accuracy."""
+        accuracies = {}
+        for step in self.steps():
+            with contextlib.suppress(UsageError):
+                accuracy = files.read_json(self._directory / str(step) / _RECORD).get("eval_accuracy")
+                if isinstance(accuracy, float) and math.isfinite(accuracy):
+                    accuracies[step] = accuracy
+        return max(accuracies, key=lambda step: accuracies[step], default=None)
+
+    def _prune(self) -> None:
+        kept = {*self.steps()[-self._keep :], self._best()}
+        for step in self.steps():
+            if step not in kept:
+                shutil.rmtree(self._directory / str(step))
+
+    def _read(self, folder: pathlib.Path, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those parts of a checkpoint's state that ``like`` has, and its record.
+
+        Raises:
+          UsageError: naming the checkpoint or the file in it that is damaged, or what does not fit ``like``.
+        """
+        manifest = files.read_json(folder / _MANIFEST).get("files")
+        if not isinstance(manifest, dict):
+            raise UsageError(f"{folder / _MANIFEST}: is damaged: it lists no files")
+        try:
+            found = _digests(folder)
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot be read ({_reason(error)})") from error
+        for name in sorted(manifest.keys() | found.keys()):
+            if manifest.get(name) != found.get(name):
+                what = "is missing" if name not in found else "differs from what was saved"
+                raise UsageError(f"{folder}: is damaged: {name} {what}")
+        record = files.read_json(folder / _RECORD)
+        try:
+            target = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
+            restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+            args = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
+            with _without_stragglers(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                tree = checkpointer.restore(folder / _STATE, args=args)
+        except Exception as error:  # Orbax and tensorstore raise what they happen to
+            raise UsageError(f"{folder}: cannot be read ({_reason(error)})") from error
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        # What a partial restore does not find it leaves as it was asked for.
+        missing = [jax.tree_util.keystr(path) for path, leaf in leaves if not isinstance(leaf, jax.Array)]
+        if missing:
+            raise UsageError(f"{folder}: lacks {', '.join(missing)}")
+        if not jax.jit(steps.all_finite)(tree):
+            raise UsageError(f"{folder}: holds numbers that are not finite")
+        return tree, record
+
+
+@contextlib.contextmanager
+def _without_stragglers() -> Iterator[None]:
+    """Keeps stderr clean where Orbax fails to read.
+
+    It reads all arrays at once and closes its event loop when one of them fails; each of the others then prints a
+    traceback of its own from tensorstore's threads.
+    """
+    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    disabled = logger.disabled
+    sys.unraisablehook, logger.disabled = lambda unraisable: None, True
+    try:
+        yield
+    except Exception:
+        time.sleep(0.3)  # they come within milliseconds
+        gc.collect()  # and asyncio complains of what nobody waited for when that is thrown away
+        raise
+    finally:
+        sys.unraisablehook, logger.disabled = hook, disabled
+
+
+def _tree(state: TrainState) -> dict[str, Any]:
+    """The arrays of a state; functions are not saved."""
+    return {name: getattr(state, name) for name in ("step", "params", "opt_state", "mean", "std")}
+
+
+def _regular_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UsageError(f"{path}: is no regular file")
+        if path.is_file() and path.name != _MANIFEST:
+            yield path
+
+
+def _digests(folder: pathlib.Path, sync: bool = False) -> dict[str, str]:
+    """SHA-256 of every file in a checkpoint but the manifest, as read back; with ``sync``, safe on the disk first."""
+    found = {}
+    for path in _regular_files(folder):
+        if sync:
+            files.sync(path)
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    if sync:
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                files.sync(path)
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    """Why the disk or Orbax refused, without tensorstore's source lines."""
+    line = getattr(error, "strerror", None) or files.first_line(error)
+    return line.partition(" [source locations")[0]

@@ -1,0 +1,244 @@
+"""One epoch over an image set that lies on the device: its order, the compiled training steps, the evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from jaxalex.data import ImageSet
+from jaxalex.errors import NotFiniteError, RunError
+from jaxalex.system import memory
+from jaxalex.training import steps
+from jaxalex.training.state import TrainState
+
+# Fixed, so that an evaluation after training runs the same program as one during it, and gives the same figures.
+EVAL_BATCH_SIZE = 200
+# On a CPU a step takes a fraction of a second, and XLA runs it slower inside a loop; on a GPU a step takes less than
+# a millisecond, and dispatching each one from Python would be the bottleneck.
+_STEPS_PER_DISPATCH = {"cpu": 1}
+_STEPS_PER_DISPATCH_ELSEWHERE = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Mean loss, accuracy in percent, and the logits ``[n, classes]``, over a whole image set."""
+
+    loss: float
+    accuracy: float
+    logits: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """How far an epoch has come: steps, sums over the samples seen in them, and seconds spent.
+
+    Attributes:
+      step: steps taken.
+      loss_sum, correct, count: sums over the samples of the steps that were not skipped.
+      skipped: steps that were skipped because their loss or gradient was not finite.
+      seconds: spent on these steps.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    count: float = 0.0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over samples."""
+        return self.loss_sum / self.count
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * self.correct / self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledEpoch:
+    """`steps.train_epoch`, compiled for one run's shapes; it cannot recompile: another shape is an error.
+
+    Attributes:
+      programs: by number of steps in one dispatch.
+      steps_per_dispatch: of all dispatches of an epoch but the last.
+      skip_nonfinite: as in `steps.train_epoch`.
+      compile_seconds: how long compiling took.
+    """
+
+    programs: Mapping[int, jax.stages.Compiled]
+    steps_per_dispatch: int
+    skip_nonfinite: bool
+    compile_seconds: float
+
+
+def place(images: ImageSet, device: jax.Device) -> steps.Batch:
+    """A whole image set on the device: ``image`` and ``label``."""
+    return jax.device_put({"image": images.images, "label": images.labels}, device)
+
+
+def epoch_indices(size: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of one epoch: int32 ``[steps, batch_size]``, every sample once, padded with -1 at the end.
+
+    The same seed and epoch give the same order on every machine.
+
+    >>> np.sort(epoch_indices(5, 3, seed=0, epoch=1).ravel()).tolist()
+    [-1, 0, 1, 2, 3, 4]
+    """
+    # RandomState's stream is frozen by NumPy's compatibility policy (NEP 19); Generator's is not.
+    order = np.random.RandomState([seed, epoch]).permutation(size)
+    return _padded_rows(order, batch_size)
+
+
+def _padded_rows(indices: np.ndarray, batch_size: int) -> np.ndarray:
+    rows = -(-len(indices) // batch_size)
+    padded = np.full(rows * batch_size, -1, np.int32)
+    padded[: len(indices)] = indices
+    return padded.reshape(rows, batch_size)
+
+
+def compile_epoch(
+    state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array, skip_nonfinite: bool = False
+) -> CompiledEpoch:
+    """Compiles the training steps for a state, a placed training set and a batch size.
+
+    Args:
+      skip_nonfinite: as in `steps.train_epoch`.
+
+    Raises:
+      RunError: they would not fit into memory; names a batch size that does.
+    """
+    device = next(iter(placed["label"].devices()))
+    start = time.perf_counter()
+    programs = _compile(state, placed, batch_size, key, skip_nonfinite)
+    free = memory.free_bytes(device)
+    needed = _needed(programs)
+    if free is not None and needed > free:
+        fitting = batch_size
+        while fitting > 1 and needed > free:
+            # The need grows about evenly with the batch; what fits is compiled and measured, not guessed.
+            fitting = min(fitting // 2, max(1, int(batch_size * free / needed)))
+            needed = _needed(_compile(state, placed, fitting, key, skip_nonfinite))
+        advice = f"--batch-size {fitting} fits" if needed <= free else "no batch size fits: try a smaller --width"
+        raise RunError(
+            f"out of memory: --batch-size {batch_size} needs {memory.gigabytes(_needed(programs))} beside the data "
+            f"and the network, {memory.gigabytes(free)} are free; {advice}"
+        )
+    memory.return_freed_memory()
+    return CompiledEpoch(programs, max(programs), skip_nonfinite, time.perf_counter() - start)
+
+
+def _compile(
+    state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array, skip_nonfinite: bool
+) -> dict[int, jax.stages.Compiled]:
+    device = next(iter(placed["label"].devices()))
+    num_steps = -(-len(placed["label"]) // batch_size)
+    chunk = min(num_steps, _STEPS_PER_DISPATCH.get(device.platform, _STEPS_PER_DISPATCH_ELSEWHERE))
+    programs = {}
+    for rows in {chunk, num_steps % chunk or chunk}:
+        indices = jax.ShapeDtypeStruct((rows, batch_size), np.int32, sharding=placed["label"].sharding)
+        programs[rows] = steps.train_epoch.lower(state, placed, indices, key, skip_nonfinite).compile()
+    return programs
+
+
+def _needed(programs: Mapping[int, jax.stages.Compiled]) -> int:
+    return max(memory.needed_bytes(program) for program in programs.values())
+
+
+def train_one_epoch(
+    compiled: CompiledEpoch,
+    state: TrainState,
+    placed: steps.Batch,
+    indices: np.ndarray,
+    key: jax.Array,
+    description: str = "",
+    tally: Tally = Tally(),
+    pause: Callable[[int], bool] = lambda step: False,
+) -> tuple[TrainState, Tally]:
+    """Runs one epoch, or what is left of it, under a progress bar on stderr (none where that is no terminal).
+
+    Args:
+      compiled: from `compile_epoch`, for these shapes.
+      state: given up to the result.
+      placed: the training set.
+      indices: from `epoch_indices`.
+      key: the run's dropout key.
+      description: stands before the bar.
+      tally: how far the epoch has come already.
+      pause: asked with the number of steps taken whether to come back before the epoch is over.
+
+    Returns:
+      the state, and the tally that belongs to it.
+
+    Raises:
+      NotFiniteError: naming the step whose loss or gradient is not finite.
+    """
+    rows = jax.device_put(indices, next(iter(placed["label"].devices())))
+    start = time.perf_counter() - tally.seconds
+    size, done = len(placed["label"]), int(tally.count)
+    with tqdm(total=size, initial=done, desc=description, unit=" images", leave=False, disable=None) as bar:
+        pending = None  # metrics are read one dispatch late, so that the device never waits for us
+        step = tally.step
+        while step < len(indices):
+            chunk = rows[step : step + compiled.steps_per_dispatch]
+            state, metrics = compiled.programs[len(chunk)](state, placed, chunk, key)
+            if pending:
+                tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
+            pending = (len(chunk), metrics)
+            step += len(chunk)
+            if pause(step):
+                break
+        if pending:
+            tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
+    jax.block_until_ready(state)
+    return state, dataclasses.replace(tally, seconds=time.perf_counter() - start)
+
+
+def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: bool, bar: tqdm, where: str) -> Tally:
+    """The tally with one dispatch more."""
+    values = {name: float(value) for name, value in metrics.items()}
+    finite = int(values["finite"])
+    if finite < num_steps and not skip_nonfinite:
+        what = "loss or its gradient is not finite"
+        if num_steps == 1:
+            what = "gradient is not finite" if math.isfinite(values["loss"]) else f"loss is {values['loss']}"
+        raise NotFiniteError(f"the {what} at step {tally.step + finite + 1} {where}")
+    if values["count"]:
+        bar.set_postfix_str(f"loss {values['loss'] / values['count']:.3f}", refresh=False)
+    bar.update(int(values["count"]))
+    return dataclasses.replace(
+        tally,
+        step=tally.step + num_steps,
+        loss_sum=tally.loss_sum + values["loss"],
+        correct=tally.correct + values["correct"],
+        count=tally.count + values["count"],
+        skipped=tally.skipped + num_steps - finite,
+    )
+
+
+def evaluate(state: TrainState, placed: steps.Batch, between: Callable[[], None] = lambda: None) -> Evaluation:
+    """Loss and accuracy over every sample of a placed image set, without dropout.
+
+    Args:
+      between: called between two batches; what it raises ends the evaluation.
+    """
+    size = len(placed["label"])
+    rows = jax.device_put(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), next(iter(placed["label"].devices())))
+    results: list[tuple[steps.Metrics, jax.Array]] = []
+    for row in rows:
+        results.append(steps.eval_step(state, placed, row))
+        jax.block_until_ready(results[-2:-1])  # one batch ahead of the device is enough, and leaves room for a stop
+        between()
+    loss, correct, count = (
+        sum(float(metrics[name]) for metrics, _ in results) for name in ("loss", "correct", "count")
+    )
+    logits = np.concatenate([np.asarray(batch_logits) for _, batch_logits in results])[:size]
+    return Evaluation(loss / count, 100 * correct / count, logits)

@@ -1,0 +1,1 @@
+"""Parameters in PyTorch's layout and names, and the files that hold them."""

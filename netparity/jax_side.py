@@ -1,0 +1,266 @@
+"""The JAX side of a comparison: a network's named intermediates and vector-Jacobian products, as NumPy arrays.
+
+The network is taken as it is: its forward function returns its named intermediates, JAX's own trace of it is
+evaluated equation by equation, and at each named value a *tap* may record it, perturb it (which gives the gradient of
+an activation) or put another value in its place (which feeds every layer an input of our choice). So a layer in
+isolation is the very equations of the network, with their own gradients.
+Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from jax.extend import core
+
+from netparity.measure import Arrays, ParityError
+
+# (params, images, key) -> (logits, intermediates in the order of the network); key None is evaluation mode.
+Forward = Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
+Tap = Callable[[str, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Isolated:
+    """Every stage fed an input of our choice: outputs by stage, and vector-Jacobian products.
+
+    Attributes:
+      outputs: by stage.
+      vjp_inputs: with respect to the stage's input, by stage.
+      vjp_params: by parameter.
+    """
+
+    outputs: Arrays
+    vjp_inputs: Arrays
+    vjp_params: Arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """A scalar loss and its gradients, by parameter and by stage (with respect to the stage's output)."""
+
+    loss: float
+    params: Arrays
+    activations: Arrays
+
+
+def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean over the batch of the softmax cross-entropy of logits ``[batch, class]``, labels int ``[batch]``."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+class JaxSide:
+    """A network in JAX.
+
+    Args:
+      forward: ``(params, images, key) -> (logits, intermediates)``, not jitted: ``params`` the nested dictionary,
+        ``images`` ``[batch, height, width, channel]``, ``key`` the dropout key in training mode and None in
+        evaluation; ``intermediates`` a dictionary in the order of the network.
+      loss: ``(logits, labels) -> scalar``.
+      dropouts: the names of the stages that are dropout.
+    """
+
+    name = "jax"
+
+    def __init__(self, forward: Forward, loss: Callable[..., Any] = mean_cross_entropy, dropouts: Sequence[str] = ()):
+        self._forward = forward
+        self._loss = loss
+        self.dropouts = tuple(dropouts)
+        self._programs: dict[str, Any] = {}
+        self._names: tuple[str, ...] = ()
+
+    def shapes(self, params: Arrays, images: np.ndarray, train: bool = False) -> dict[str, tuple[int, ...]]:
+        """Shape of every stage's output; nothing is computed."""
+        key = jax.random.key(0) if train else None
+        with jax.enable_x64(images.dtype == np.float64):
+            trace = self._trace(_nested(params), images, key)
+        return {name: tuple(var.aval.shape) for name, var in zip(trace.names, trace.stages, strict=True)}
+
+    def forward(self, params: Arrays, images: np.ndarray, seed: int | None = None) -> Arrays:
+        """Every intermediate, in order; ``seed`` is that of dropout, None for evaluation mode."""
+
+        def program(params: Any, images: Any, key: Any) -> Any:
+            seen: dict[str, jax.Array] = {}
+            self._trace(params, images, key).run(_record(seen), params, images, key)
+            return seen
+
+        return self._ordered(self._run("forward", program, images.dtype, _nested(params), images, _key(seed)))
+
+    def isolated(
+        self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, seed: int | None = None
+    ) -> Isolated:
+        """Outputs and vector-Jacobian products of every stage, each fed ``inputs`` instead of what came before.
+
+        Args:
+          params: by common name (``"conv1.kernel"``).
+          images: fed to the first stage.
+          inputs: by stage, what stands in its output's place for the next one.
+          cotangents: by stage, of its output.
+        """
+
+        def program(params: Any, images: Any, inputs: Any, cotangents: Any, key: Any) -> Any:
+            trace = self._trace(params, images, key)
+
+            def outputs(params: Any, images: Any, inputs: Any) -> dict[str, jax.Array]:
+                seen: dict[str, jax.Array] = {}
+
+                def tap(name: str, value: jax.Array) -> jax.Array:
+                    seen[name] = value
+                    return inputs[name]
+
+                trace.run(tap, params, images, key)
+                return seen
+
+            seen, vjp = jax.vjp(outputs, params, images, inputs)
+            vjp_params, vjp_images, vjp_fed = vjp(cotangents)
+            # What is fed in a stage's place is the next stage's input.
+            names = trace.names
+            vjp_inputs = {names[0]: vjp_images, **dict(zip(names[1:], [vjp_fed[n] for n in names[:-1]], strict=True))}
+            return seen, vjp_inputs, vjp_params
+
+        args = (_nested(params), images, inputs, cotangents, _key(seed))
+        seen, vjp_inputs, vjp_params = self._run("isolated", program, images.dtype, *args)
+        return Isolated(self._ordered(seen), self._ordered(vjp_inputs), _flat(vjp_params))
+
+    def gradients(self, params: Arrays, images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> Gradients:
+        """The loss of a batch, and its gradient in every parameter and every activation."""
+
+        def program(params: Any, images: Any, labels: Any, key: Any) -> Any:
+            trace = self._trace(params, images, key)
+
+            def loss(params: Any, added: dict[str, jax.Array]) -> jax.Array:
+                logits = trace.run(lambda name, value: value + added[name], params, images, key)
+                return self._loss(logits, labels)
+
+            zeros = {
+                name: jnp.zeros(v.aval.shape, v.aval.dtype) for name, v in zip(trace.names, trace.stages, strict=True)
+            }
+            return jax.value_and_grad(loss, argnums=(0, 1))(params, zeros)
+
+        args = (_nested(params), images, labels.astype(np.int32), _key(seed))
+        loss, (by_param, by_stage) = self._run("gradients", program, images.dtype, *args)
+        return Gradients(float(loss), _flat(by_param), self._ordered(by_stage))
+
+    def masks(self, params: Arrays, images: np.ndarray, seed: int | jax.Array) -> Arrays:
+        """What each dropout stage keeps: 1 or 0 of its output's shape, drawn from ``seed`` (or a key)."""
+
+        shapes = {name: value.shape for name, value in params.items()}
+
+        def program(images: Any, key: Any) -> Any:
+            zeros = _nested({name: jnp.zeros(shape, images.dtype) for name, shape in shapes.items()})
+            seen: dict[str, jax.Array] = {}
+
+            def tap(name: str, value: jax.Array) -> jax.Array:
+                seen[name] = value
+                return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
+
+            self._trace(zeros, images, key).run(tap, zeros, images, key)
+            return {name: (seen[name] != 0).astype(jnp.uint8) for name in self.dropouts}
+
+        return self._run("masks", program, images.dtype, images, _key(seed))
+
+    def _run(self, name: str, program: Callable[..., Any], dtype: np.dtype, *args: Any) -> Any:
+        """Runs a compiled program in a dtype, and gives NumPy arrays."""
+        with jax.enable_x64(dtype == np.float64):
+            compiled = self._programs.setdefault(name, jax.jit(program))
+            return jax.tree.map(np.asarray, compiled(*args))
+
+    def _trace(self, params: Any, images: Any, key: Any) -> _Trace:
+        trace = _trace(self._forward, params, images, key)
+        self._names = trace.names
+        return trace
+
+    def _ordered(self, by_stage: Arrays) -> Arrays:
+        """In the order of the network: what jit returns is sorted by name."""
+        return {name: by_stage[name] for name in self._names}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trace:
+    """A traced network: its equations, and the variables that hold its named intermediates."""
+
+    jaxpr: core.ClosedJaxpr
+    names: tuple[str, ...]
+    stages: tuple[Any, ...]
+
+    def run(self, tap: Tap, *args: Any) -> jax.Array:
+        """Evaluates the network with ``tap(name, value)`` in place of every named value; returns the logits."""
+        jaxpr, env = self.jaxpr.jaxpr, {}
+        taps: dict[Any, list[str]] = {}
+        for name, var in zip(self.names, self.stages, strict=True):
+            taps.setdefault(var, []).append(name)
+
+        def write(var: Any, value: Any) -> None:
+            for name in taps.get(var, ()):
+                value = tap(name, value)
+            env[var] = value
+
+        def read(var: Any) -> Any:
+            return var.val if isinstance(var, core.Literal) else env[var]
+
+        for var, value in zip(jaxpr.constvars, self.jaxpr.consts, strict=True):
+            write(var, value)
+        for var, value in zip(jaxpr.invars, jax.tree.leaves(args), strict=True):
+            write(var, value)
+        for equation in jaxpr.eqns:
+            operands = list(dict.fromkeys(var for var in equation.invars if not isinstance(var, core.Literal)))
+            results = [var for var in equation.outvars if not isinstance(var, core.DropVar)]
+            alone = jaxpr.replace(
+                constvars=[], invars=operands, outvars=results, eqns=[equation], debug_info=_no_names(jaxpr)
+            )
+            values = core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*map(read, operands))
+            for var, value in zip(results, values, strict=True):
+                write(var, value)
+        return read(jaxpr.outvars[0])
+
+
+def _trace(forward: Forward, params: Any, images: Any, key: Any) -> _Trace:
+    names: list[str] = []
+
+    def flat(params: Any, images: Any, key: Any) -> list[jax.Array]:
+        logits, seen = forward(params, images, key)
+        names[:] = seen
+        return [logits, *seen.values()]
+
+    jaxpr = jax.make_jaxpr(flat)(params, images, key)
+    stages = tuple(jaxpr.jaxpr.outvars[1:])
+    producers = {var: i for i, eqn in enumerate(jaxpr.jaxpr.eqns) for var in eqn.outvars}
+    hidden = len({producers.get(var) for var in stages}) < len(set(stages))
+    if hidden or any(isinstance(var, core.Literal) for var in stages):
+        raise ParityError(
+            "the JAX network hides its intermediates inside one compiled or transformed function: "
+            "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
+        )
+    return _Trace(jaxpr, tuple(names), stages)
+
+
+def _no_names(jaxpr: core.Jaxpr) -> Any:
+    """The debug information of ``jaxpr`` without the names of its arguments and results."""
+    return jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+
+
+def _record(seen: dict[str, jax.Array]) -> Tap:
+    def tap(name: str, value: jax.Array) -> jax.Array:
+        seen[name] = value
+        return value
+
+    return tap
+
+
+def _key(seed: int | jax.Array | None) -> jax.Array | None:
+    return jax.random.key(seed) if isinstance(seed, int) else seed
+
+
+def _nested(params: Mapping[str, Any]) -> Any:
+    return traverse_util.unflatten_dict(dict(params), sep=".")
+
+
+def _flat(params: Any) -> Arrays:
+    return traverse_util.flatten_dict(params, sep=".")

@@ -1,0 +1,1 @@
+"""What a comparison found: as text, JSON and one HTML page."""

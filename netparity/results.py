@@ -1,0 +1,171 @@
+"""What a comparison finds: rows and checks, in the order in which they were made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from netparity import bounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One quantity of one stage in isolation: its output, or a vector-Jacobian product.
+
+    Errors are relative to the scale of the true value; None where that dtype was not asked for.
+
+    Attributes:
+      stage: ``"conv2"``.
+      quantity: ``"output"``, ``"vjp_input"``, or ``"vjp_"`` and the parameter (``"vjp_kernel"``).
+      shape: of the quantity, in the common layout.
+      float64_error: JAX in float64 against PyTorch in float64.
+      float64_cumulative_error: the same for the whole network up to here (outputs only).
+      float32_jax_max, float32_jax_rms, float32_torch_max, float32_torch_rms: each side's float32 against float64.
+      contraction_length, bound: see `netparity.bounds`.
+    """
+
+    stage: str
+    quantity: str
+    shape: tuple[int, ...]
+    contraction_length: int
+    bound: float
+    float64_error: float | None = None
+    float64_cumulative_error: float | None = None
+    float32_jax_max: float | None = None
+    float32_jax_rms: float | None = None
+    float32_torch_max: float | None = None
+    float32_torch_rms: float | None = None
+
+    @property
+    def rms_ratio(self) -> float | None:
+        """JAX's root-mean-square error over PyTorch's; None where neither errs or there are too few numbers to tell."""
+        if math.prod(self.shape) < bounds.RMS_MIN_SIZE:
+            return None
+        if self.float32_jax_rms is None or self.float32_torch_rms is None or self.float32_jax_rms == 0:
+            return None
+        return self.float32_jax_rms / self.float32_torch_rms if self.float32_torch_rms else float("inf")
+
+    @property
+    def float64_passed(self) -> bool:
+        return self.float64_error is None or self.float64_error <= bounds.FLOAT64_LIMIT
+
+    @property
+    def float32_passed(self) -> bool:
+        if self.float32_jax_max is None or self.float32_torch_max is None:
+            return True
+        ratio = self.rms_ratio
+        within = max(self.float32_jax_max, self.float32_torch_max) <= self.bound
+        return within and (ratio is None or ratio <= bounds.RMS_RATIO)
+
+    @property
+    def passed(self) -> bool:
+        return self.float64_passed and self.float32_passed
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison of any other kind.
+
+    Attributes:
+      level: ``"shapes"``, ``"forward"``, ``"gradients"``, ``"optimizer"``, ``"training"``, ``"data"`` or
+        ``"initialisers"``.
+      stage: what it is about: a stage of the network, ``"loss"``, ``"normalisation"`` …
+      name: for people.
+      dtype: ``"float64"``, ``"float32"`` or None.
+      error, limit: None where there is no number.
+      judged: whether it decides anything, or is only reported.
+    """
+
+    level: str
+    stage: str
+    name: str
+    passed: bool
+    dtype: str | None = None
+    error: float | None = None
+    limit: float | None = None
+    judged: bool = True
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flips:
+    """How many of a stage's choices (a ReLU's sign, a pooling's maximum) float32 makes otherwise than float64."""
+
+    stage: str
+    side: str
+    count: int
+    of: int
+
+
+def check(
+    level: str, stage: str, name: str, error: float, limit: float, dtype: str | None = "float64", note: str = ""
+) -> Check:
+    """A judged check of an error against its limit."""
+    return Check(level, stage, name, error <= limit, dtype, error, limit, True, note)
+
+
+def reported(level: str, stage: str, name: str, error: float, dtype: str, note: str) -> Check:
+    """An error that is shown and not judged."""
+    return Check(level, stage, name, True, dtype, error, None, False, note)
+
+
+def failures(found: list[Layer | Check]) -> list[Layer | Check]:
+    """What did not pass, in order."""
+    return [one for one in found if not one.passed]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """What training in lockstep found, step by step.
+
+    Attributes:
+      float64_difference, float32_difference: of the parameters, JAX against PyTorch.
+      controls: three lists: JAX in float32 against itself from perturbed parameters.
+      ratio: median over the steps of the float32 difference over the largest control's.
+      passed: whether every check on it did.
+    """
+
+    float64_difference: list[float]
+    float32_difference: list[float]
+    controls: list[list[float]]
+    ratio: float | None
+    passed: bool
+
+
+@dataclasses.dataclass
+class Result:
+    """All that the comparison of one network found.
+
+    Attributes:
+      batch_size, image_shape: of the passes.
+      width: factor on the published network's channels and units.
+      steps: of the trajectory.
+      images: where they come from, for people.
+      diagnosis: the first diverging stage and what explains it, where something differs.
+      faults: the planted faults' score (see `parity_tests.faults.score`), empty where they were not run.
+    """
+
+    batch_size: int
+    image_shape: tuple[int, ...]
+    width: float = 1.0
+    steps: int = 0
+    images: str = ""
+    layers: list[Layer] = dataclasses.field(default_factory=list)
+    checks: list[Check] = dataclasses.field(default_factory=list)
+    flips: list[Flips] = dataclasses.field(default_factory=list)
+    trajectory: Trajectory | None = None
+    diagnosis: str | None = None
+    faults: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[Layer | Check]:
+        """What did not pass: shapes first, then single layers, then everything else in order."""
+        first = [one for one in self.checks if one.level == "shapes"]
+        return failures([*first, *self.layers, *(one for one in self.checks if one.level != "shapes")])
+
+    @property
+    def passed(self) -> bool:
+        f = self.faults
+        scored = not f or (f["planted"] == f["caught"] == f["located"] and f["false_alarms"] == 0)
+        return bool(self.checks) and not self.failures and scored

@@ -1,0 +1,227 @@
+"""The PyTorch side of a comparison: named intermediates and vector-Jacobian products, as NumPy arrays.
+
+The network is taken as it is: forward hooks on its named modules record, perturb or replace each output, so a layer
+in isolation is the module itself. Everything is handed over in the common layout, which is JAX's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from netparity.jax_side import Gradients, Isolated
+from netparity.measure import Arrays, ParityError
+
+Tap = Callable[[str, torch.Tensor], torch.Tensor]
+Convert = Callable[[Arrays], Arrays]
+
+
+class TorchSide:
+    """A network in PyTorch.
+
+    Args:
+      module: takes ``[batch, channel, height, width]`` and returns logits. Its parameters are not used: each method
+        is given some.
+      stages: the module (dotted name) whose output each stage is, in the order of the network.
+      to_common: arrays by PyTorch's parameter names to arrays by common name and layout.
+      from_common: its inverse.
+      loss: ``(logits, labels) -> scalar``.
+      device: where it is computed; what is handed over lies in NumPy arrays all the same.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        stages: Mapping[str, str],
+        to_common: Convert,
+        from_common: Convert,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        device: str = "cpu",
+    ):
+        modules = dict(module.named_modules())
+        unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in stages.items()
+                   if name not in modules]  # fmt: skip
+        if unknown:
+            raise ParityError("the table of stages does not fit: " + "; ".join(unknown))
+        self.module, self.device = module.to(device), torch.device(device)
+        self.stages = {stage: modules[name] for stage, name in stages.items()}
+        self.to_common, self.from_common = to_common, from_common
+        self.loss = nn.CrossEntropyLoss() if loss is None else loss
+
+    @property
+    def dropouts(self) -> tuple[str, ...]:
+        """The stages that are dropout."""
+        return tuple(stage for stage, module in self.stages.items() if isinstance(module, nn.Dropout))
+
+    @property
+    def max_pools(self) -> dict[str, tuple[int, int]]:
+        """Window and stride of the stages that are max-poolings."""
+        pools = {stage: module for stage, module in self.stages.items() if isinstance(module, nn.MaxPool2d)}
+        sizes = {stage: (module.kernel_size, module.stride) for stage, module in pools.items()}
+        return {stage: (np.max(kernel).item(), np.min(stride).item()) for stage, (kernel, stride) in sizes.items()}
+
+    def shapes(
+        self, params: Arrays, images: np.ndarray, fed: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, tuple[int, ...]]:
+        """Shape of every stage's output when the stage before has the shape ``fed``; nothing is computed.
+
+        Ends with the first stage that differs from ``fed`` where the network cannot go on after it.
+        """
+        seen: dict[str, tuple[int, ...]] = {}
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            seen[name] = _common_shape(value)
+            return torch.empty(_torch_shape(fed[name]), device="meta") if name in fed else value
+
+        weights = {name: torch.empty(value.shape, device="meta") for name, value in self.from_common(params).items()}
+        meta = torch.empty(_torch_shape(images.shape), device="meta")
+        try:
+            self._call(weights, meta, tap, None)
+        except RuntimeError:
+            if list(seen.items()) == list(fed.items())[: len(seen)]:  # another reason than what differs
+                raise
+        return seen
+
+    def forward(self, params: Arrays, images: np.ndarray, masks: Arrays | None = None) -> Arrays:
+        """Every intermediate, in order; in training mode with dropout ``masks``, else in evaluation mode."""
+        seen: dict[str, torch.Tensor] = {}
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            seen[name] = value.clone()  # a later layer may work in place
+            return value
+
+        with torch.no_grad():
+            self._call(self._weights(params), self.tensor(images), tap, masks)
+        return {name: _to_common(value) for name, value in seen.items()}
+
+    def isolated(
+        self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, masks: Arrays | None = None
+    ) -> Isolated:
+        """As `netparity.jax_side.JaxSide.isolated`."""
+        fed = {name: self.tensor(value).requires_grad_() for name, value in inputs.items()}
+        seen: dict[str, torch.Tensor] = {}
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            seen[name] = value
+            return fed[name].clone()
+
+        weights = {name: value.requires_grad_() for name, value in self._weights(params).items()}
+        first = self.tensor(images).requires_grad_()
+        self._call(weights, first, tap, masks)
+        self._require_all(seen)
+        names = list(self.stages)
+        leaves = [first, *(fed[name] for name in names[:-1]), *weights.values()]
+        grads = _grad([seen[name] for name in names], leaves, [self.tensor(cotangents[name]) for name in names])
+        vjp_inputs = {name: _to_common(grad) for name, grad in zip(names, grads[: len(names)], strict=True)}
+        return Isolated(
+            {name: _to_common(seen[name]) for name in names}, vjp_inputs, self._params(weights, grads[len(names) :])
+        )
+
+    def gradients(
+        self, params: Arrays, images: np.ndarray, labels: np.ndarray, masks: Arrays | None = None
+    ) -> Gradients:
+        """As `netparity.jax_side.JaxSide.gradients`."""
+        seen: dict[str, torch.Tensor] = {}
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            seen[name] = value
+            return value.clone()
+
+        weights = {name: value.requires_grad_() for name, value in self._weights(params).items()}
+        logits = self._call(weights, self.tensor(images), tap, masks)
+        self._require_all(seen)
+        loss = self.loss(logits, self.tensor(labels.astype(np.int64)))
+        grads = _grad([loss], [*seen.values(), *weights.values()], [torch.ones_like(loss)])
+        activations = {name: _to_common(grad) for name, grad in zip(seen, grads[: len(seen)], strict=True)}
+        return Gradients(float(loss.detach()), self._params(weights, grads[len(seen) :]), activations)
+
+    def choices(self, forward: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What every ReLU and max-pooling chooses, given either side's intermediates: signs and maxima, by stage."""
+        found = {}
+        names = list(self.stages)
+        for before, name in itertools.pairwise(names):
+            module, x = self.stages[name], self.tensor(forward[before])
+            if isinstance(module, nn.ReLU):
+                found[name] = (x > 0).cpu().numpy()
+            elif isinstance(module, nn.MaxPool2d):
+                args = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+                found[name] = nn.functional.max_pool2d(x, *args, return_indices=True)[1].cpu().numpy()
+        return found
+
+    @contextlib.contextmanager
+    def masked(self, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
+        """Inside, the dropouts of the module in training mode keep what ``masks`` says, scaled by their own rate."""
+        with self._hooked(lambda name, value: value, masks):
+            yield
+
+    def _call(
+        self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
+    ) -> torch.Tensor:
+        self.module.train(masks is not None)
+        with self._hooked(tap, masks or {}):
+            return torch.func.functional_call(self.module, weights, (images,))
+
+    @contextlib.contextmanager
+    def _hooked(self, tap: Tap, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
+        def hook(name: str) -> Callable[..., torch.Tensor]:
+            def call(module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+                if isinstance(module, nn.Dropout) and name in masks:
+                    out = args[0] * self.tensor(masks[name]).to(args[0].dtype) / (1 - module.p)
+                return tap(name, out)
+
+            return call
+
+        handles = [module.register_forward_hook(hook(name)) for name, module in self.stages.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _weights(self, params: Arrays) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.from_numpy(np.array(value)).to(self.device) for name, value in self.from_common(params).items()
+        }
+
+    def _params(self, weights: Mapping[str, torch.Tensor], grads: list[torch.Tensor]) -> Arrays:
+        return self.to_common({name: grad.cpu().numpy() for name, grad in zip(weights, grads, strict=True)})
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """A copy of ``[b, h, w, c]`` as ``[b, c, h, w]``; other arrays as they are."""
+        array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+        return torch.from_numpy(np.array(array, order="C")).to(self.device)
+
+    def _require_all(self, seen: Mapping[str, torch.Tensor]) -> None:
+        missing = [name for name in self.stages if name not in seen]
+        if missing:
+            raise ParityError(f"the PyTorch network never calls the modules of these stages: {', '.join(missing)}")
+
+
+def _grad(
+    outputs: list[torch.Tensor], inputs: list[torch.Tensor], cotangents: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Vector-Jacobian products; zeros where an output does not depend on an input."""
+    kept = [(out, cotangent) for out, cotangent in zip(outputs, cotangents, strict=True) if out.requires_grad]
+    grads = torch.autograd.grad([o for o, _ in kept], inputs, [c for _, c in kept], allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True)]
+
+
+def _to_common(tensor: torch.Tensor) -> np.ndarray:
+    array = tensor.detach().cpu().numpy()
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array)
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else tuple(shape)
+
+
+def _common_shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape

@@ -1,0 +1,158 @@
+"""The two AlexNets as pairs of sides, and what they are fed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxalex import convert, models
+from jaxalex.networks import alexnet
+from jaxalex.networks.layers import out_size
+from jaxalex.training import steps
+from netparity.jax_side import JaxSide
+from netparity.measure import Arrays
+from netparity.torch_side import TorchSide
+from torch_ref import models as torch_models
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Which network, how wide, and what it is fed.
+
+    Attributes:
+      model: ``"cifar10"`` or ``"paper"``.
+      width: factor on hidden channels and units.
+      batch_size: images in a batch.
+      image_hw: height and width; None is the published size.
+      num_classes: None is the published number.
+      input_channels: of the images.
+    """
+
+    model: str
+    width: float = 1.0
+    batch_size: int = 2
+    image_hw: tuple[int, int] | None = None
+    num_classes: int | None = None
+    input_channels: int = 3
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        size = models.MODELS[self.model].image_size
+        return (*(self.image_hw or (size, size)), self.input_channels)
+
+    @property
+    def feature_hw(self) -> tuple[int, int]:
+        """Height and width of the feature map that fc1 sees."""
+        h, w, _ = self.image_shape
+        for layer in jax_network(self).layers:
+            if not isinstance(layer, alexnet.Dense):
+                padding = layer.padding if isinstance(layer, alexnet.Conv) else 0
+                h, w = (out_size(n, layer.kernel, layer.stride, padding) for n in (h, w))
+        return h, w
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Parameters by common name, images ``[b, h, w, c]`` (both exactly representable in float32), labels ``[b]``."""
+
+    params: Arrays
+    images: np.ndarray
+    labels: np.ndarray
+
+    def astype(self, dtype: Any) -> Inputs:
+        return Inputs({k: v.astype(dtype) for k, v in self.params.items()}, self.images.astype(dtype), self.labels)
+
+
+def jax_network(case: Case) -> models.AlexNet:
+    return models.build(case.model, num_classes=case.num_classes, width=case.width)
+
+
+def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The loss that `jaxalex.training.steps` minimises: the sum over a batch by the number of its samples."""
+    sums = steps.summed_metrics(logits, labels, jnp.ones(labels.shape, jnp.float32))
+    return sums["loss"] / sums["count"]
+
+
+def jax_side(case: Case, network: Any = None, loss: Any = mean_loss) -> JaxSide:
+    """The product's network, with its own loss. ``network`` stands in for it where a fault is planted."""
+    network = jax_network(case) if network is None else network
+
+    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+        rngs = {} if key is None else {"dropout": key}
+        return network.apply({"params": params}, images, train=key is not None, capture=True, rngs=rngs)
+
+    return JaxSide(forward, loss, dropouts=("drop1", "drop2"))
+
+
+def torch_module(case: Case) -> torch_models.AlexNet:
+    """The reference network; where its feature map is not the published one, fc1 takes what there is."""
+    module = torch_models.build(case.model, case.num_classes, case.input_channels, case.width)
+    h, w = case.feature_hw
+    linear = module.fc1[1]
+    if linear.in_features != h * w * module.conv5[0].out_channels:
+        module.fc1[1] = type(linear)(h * w * module.conv5[0].out_channels, linear.out_features)
+    return module
+
+
+def torch_stages() -> dict[str, str]:
+    """The module of every named intermediate of the reference."""
+    return {
+        name: f"{block}.{i}"
+        for block, names in torch_models.BLOCKS.items()
+        for i, name in enumerate(names)
+        if name is not None
+    }
+
+
+def torch_side(
+    case: Case, module: Any = None, stages: dict[str, str] | None = None, loss: Any = None, device: str = "cpu"
+) -> TorchSide:
+    """The reference, with its own loss. ``module`` stands in for it where a fault is planted."""
+    feature_hw = case.feature_hw
+    return TorchSide(
+        torch_module(case) if module is None else module,
+        torch_stages() if stages is None else stages,
+        to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
+        from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),
+        loss=loss,
+        device=device,
+    )
+
+
+def flat(params: convert.Params) -> Arrays:
+    """``{"conv1": {"kernel": …}}`` to ``{"conv1.kernel": …}``."""
+    return {f"{layer}.{part}": np.asarray(value) for layer, parts in params.items() for part, value in parts.items()}
+
+
+def nested(params: Arrays) -> convert.Params:
+    """The inverse of `flat`."""
+    layers: convert.Params = {}
+    for name, value in params.items():
+        layer, part = name.split(".")
+        layers.setdefault(layer, {})[part] = value
+    return layers
+
+
+def make_inputs(case: Case, seed: int = 0, images: np.ndarray | None = None) -> Inputs:
+    """Kernels from N(0, 1/fan_in), biases that are not zero, and a batch.
+
+    Args:
+      images: float32 ``[b, h, w, c]``; None draws them from N(0, 1).
+    """
+    rng = np.random.default_rng(seed)
+    network = jax_network(case)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *case.image_shape)))["params"]
+    params = {}
+    for layer, parts in shapes.items():
+        for part, array in parts.items():
+            scale = 0.1 if part == "bias" else math.prod(array.shape[:-1]) ** -0.5
+            params[f"{layer}.{part}"] = np.float32(scale) * rng.standard_normal(array.shape, np.float32)
+    if images is None:
+        images = rng.standard_normal((case.batch_size, *case.image_shape)).astype(np.float32)
+    labels = rng.integers(0, network.num_classes, len(images)).astype(np.int32)
+    return Inputs(params, images, labels)

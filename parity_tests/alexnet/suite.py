@@ -1,0 +1,150 @@
+"""Every level of the comparison for one of the two AlexNets, in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from netparity import bounds, levels
+from netparity.diagnosis import describe
+from netparity.jax_side import JaxSide
+from netparity.levels import DTYPES, Pair
+from netparity.measure import error
+from netparity.results import Check, Flips, Layer, Result, check, failures
+from parity_tests.alexnet import data as data_level
+from parity_tests.alexnet import trajectory
+from parity_tests.alexnet.initialisers import initialisers
+from parity_tests.alexnet.networks import Case, make_inputs, mean_loss
+from parity_tests.alexnet.optimizer import optimizer
+from parity_tests.alexnet.programs import JaxProgram, TorchProgram, programs
+
+# Metrics over a whole set and images of two shapes do not depend on the width; they are compared on a narrow network.
+NARROW = 0.0625
+
+
+def network(pair: Pair, dtypes: Collection[str]) -> tuple[list[Layer], list[Check], list[Flips]]:
+    """Levels 1 to 3 of one pair of networks; stops after the shapes if they differ."""
+    checks = list(levels.shapes(pair))
+    if failures([*checks]):
+        return [], checks, []
+    truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
+    layers = levels.layers(pair, levels.feed(truth, pair.seed), dtypes)
+    checks += levels.forward(pair, dtypes, truth)
+    checks += levels.gradients(pair, dtypes)
+    cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
+    layers = [
+        dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
+        if row.quantity == "output"
+        else row
+        for row in layers
+    ]
+    flips = levels.flips(pair, truth) if "float32" in dtypes else []
+    return layers, checks, flips
+
+
+def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: Pair) -> list[Check]:
+    """The network as it is trained, without intermediates, where it may compute them in another order."""
+
+    def forward(params: Any, images: Any, key: Any) -> Any:
+        rngs = {} if key is None else {"dropout": key}
+        logits = jax_program.network.apply({"params": params}, images, train=key is not None, rngs=rngs)
+        return logits, {"fc3": logits}
+
+    images = pair.images.astype(np.float64)
+    params, masks = pair.params_as("float64"), pair.masks("float64")
+    ours = JaxSide(forward, mean_loss).gradients(params, images, pair.labels, pair.seed)
+    theirs = torch_program.side.gradients(params, images, pair.labels, masks)
+    found = [("loss", np.array(ours.loss), np.array(theirs.loss))]
+    found += [(name, ours.params[name], theirs.params[name]) for name in theirs.params]
+    return [
+        check("gradients", n.split(".")[0], f"{n}, without capture", error(a, b).max, bounds.FLOAT64_LIMIT)
+        for n, a, b in found
+    ]
+
+
+def compare(
+    case: Case,
+    steps: int,
+    dtypes: Collection[str] = DTYPES,
+    trajectory_batch: int = 8,
+    progress: Callable[[str], None] = lambda text: None,
+    torch_device: str = "cpu",
+) -> Result:
+    """All seven levels for one AlexNet.
+
+    Args:
+      case: the network and the batch of levels 1 to 3.
+      steps: of training, at least 1.
+      dtypes: of ``("float64", "float32")``.
+      trajectory_batch: images a training step.
+      progress: gets a line when something begins.
+      torch_device: where the reference's networks are computed; JAX's are on its default device.
+    """
+    result, start = Result(case.batch_size, case.image_shape, case.width, steps), time.perf_counter()
+
+    def say(text: str) -> None:
+        progress(f"[{time.perf_counter() - start:5.0f} s] {case.model}: {text}")
+
+    images = data_level.load_images()
+    result.images = f"{images.splits.name} ({images.splits.source})"
+    say(f"images: {result.images}")
+    height, width, _ = case.image_shape
+    jax_program, torch_program = programs(case, torch_device)
+    inputs = make_inputs(case, images=_normalised(images, case.batch_size, height, width))
+    pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
+    say("shapes, forward and gradients")
+    result.layers, result.checks, result.flips = network(pair, dtypes)
+    if result.failures:  # what comes after would only say the same again
+        result.diagnosis = describe(result.failures[0], pair, (jax_program, torch_program), pair.seed)
+        return result
+    if "float64" in dtypes:
+        say("the network without capture")
+        result.checks += without_capture(jax_program, torch_program, pair)
+        say("images that are not square")
+        result.checks += _oblong(case, torch_device)
+    say("optimizer")
+    result.checks += optimizer(jax_program, torch_program, dtypes)
+    say("data and metrics")
+    result.checks += data_level.splits(images)
+    result.checks += data_level.normalisation(jax_program, torch_program, images.splits.train)
+    narrow = dataclasses.replace(case, width=NARROW, num_classes=10)
+    result.checks += data_level.metrics(
+        *programs(narrow, torch_device), make_inputs(narrow).params, images.splits.test, (height, width)
+    )
+    say("initialisers")
+    result.checks += initialisers(jax_program, torch_program)
+    say(f"trajectory of {steps} steps")
+    train = images.splits.train.take(np.arange(min(len(images.splits.train), steps * trajectory_batch)))
+    batches = trajectory.batches(data_level.resized(train.images, height, width), train.labels, trajectory_batch, steps)
+    result.trajectory, checks = trajectory.compare(
+        jax_program, torch_program, inputs.params, batches, dtypes, progress=say
+    )
+    result.checks += checks
+    if result.failures:
+        result.diagnosis = describe(result.failures[0], pair, (jax_program, torch_program), pair.seed)
+    return result
+
+
+def _oblong(case: Case, torch_device: str) -> list[Check]:
+    """Levels 1 to 3 in float64 on images that are higher than wide, where every transposition shows."""
+    height, width, _ = case.image_shape
+    oblong = dataclasses.replace(case, width=NARROW, num_classes=7, image_hw=(height * 9 // 8, width))
+    jax_program, torch_program = programs(oblong, torch_device)
+    inputs = make_inputs(oblong, seed=1)
+    pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels, seed=1)
+    layers, checks, _ = network(pair, ["float64"])
+    size = f"{oblong.image_shape[0]}x{oblong.image_shape[1]}"
+    checks += [
+        check("forward", row.stage, f"{row.stage} {row.quantity}, isolated", row.float64_error or 0.0, 1e-12)
+        for row in layers
+    ]
+    return [dataclasses.replace(one, name=f"{one.name}, {size}") for one in checks]
+
+
+def _normalised(images: data_level.Images, count: int, height: int, width: int) -> np.ndarray:
+    pixels = data_level.resized(images.splits.train.images[:count], height, width)
+    return ((pixels / 255 - 0.5) / 0.5).astype(np.float32)

@@ -1,0 +1,269 @@
+"""Level 5: K training steps of both programs in lockstep, on the same batches and with the same dropout masks.
+
+The JAX side is the product's own jitted training step; the PyTorch side is the plain loop of forward, loss, backward
+and ``torch.optim.SGD``. Both networks get the same pixels to the last bit: how each side normalises bytes is judged
+elsewhere, and what the compiler makes of that division differs by a rounding from program to program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+from jaxalex.training.state import TrainState
+from netparity import bounds
+from netparity.measure import Arrays, require_same_names
+from netparity.results import Check, Trajectory, check
+from parity_tests.alexnet.networks import flat, nested
+from parity_tests.alexnet.programs import JaxProgram, TorchProgram
+
+MEAN_STD = np.full(3, 0.5, np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The optimizer's settings and the dropout key's seed."""
+
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """uint8 images ``[b, h, w, c]`` and int32 labels ``[b]``, padded with zeros after the first ``count`` samples."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    count: int
+
+
+def batches(images: np.ndarray, labels: np.ndarray, batch_size: int, steps: int, seed: int = 0) -> list[Batch]:
+    """As many batches, in random order; every tenth is a partial one."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    made = []
+    for step in range(steps):
+        rows = order[np.arange(step * batch_size, (step + 1) * batch_size) % len(order)]
+        count = batch_size if step % 10 != 4 else max(1, batch_size - 1)
+        chosen, chosen_labels = images[rows].copy(), labels[rows].astype(np.int32)
+        chosen[count:], chosen_labels[count:] = 0, 0
+        made.append(Batch(chosen, chosen_labels, count))
+    return made
+
+
+def snapped(pixels: Any) -> Any:
+    """Normalised pixels on a grid of 2**-12, which no float32 rounding of bytes normalised by halves can leave."""
+    return (pixels * 2**12).round() / 2**12
+
+
+@dataclasses.dataclass(frozen=True)
+class SnappedNetwork:
+    """A network's ``apply`` on `snapped` pixels; equal ones share compiled programs."""
+
+    network: Any
+
+    def __call__(self, variables: Any, images: jax.Array, **kwargs: Any) -> Any:
+        return self.network.apply(variables, snapped(images), **kwargs)
+
+
+class JaxRun:
+    """The product's training, step by step; ``like`` shares the compiled program of another run."""
+
+    def __init__(
+        self,
+        program: JaxProgram,
+        params: Arrays,
+        dtype: str,
+        settings: Settings,
+        image_hw: Any,
+        like: JaxRun | None = None,
+    ):
+        self._program, self._x64 = program, dtype == "float64"
+        with jax.enable_x64(self._x64):
+            tx = program.sgd(
+                settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay, nesterov=False
+            )
+            self.state = TrainState.create(
+                apply_fn=SnappedNetwork(program.network),
+                params=jax.tree.map(lambda x: jnp.array(x, dtype), nested(params)),
+                tx=like.state.tx if like else tx,
+                mean=jnp.asarray(MEAN_STD),
+                std=jnp.asarray(MEAN_STD),
+                image_hw=image_hw,
+            ).replace(step=jnp.zeros((), jnp.int32))
+            self._key = jax.random.key(settings.seed)
+
+    def masks(self, batch: Batch, step: int, params: Arrays, dtype: str) -> Arrays:
+        """The dropout masks of a step, counted from 0: the key is folded as the training step folds it."""
+        key = jax.random.fold_in(self._key, step)
+        found = self._program.side.masks(params, batch.images.astype(dtype), key)
+        return {name: mask[: batch.count] for name, mask in found.items()}
+
+    def step(self, batch: Batch) -> float:
+        """Trains on a batch; returns its mean loss."""
+        mask = (np.arange(len(batch.labels)) < batch.count).astype(np.float32)
+        with jax.enable_x64(self._x64):
+            self.state, metrics = self._program.train_step(
+                self.state, {"image": batch.images, "label": batch.labels, "mask": mask}, self._key
+            )
+            return float(metrics["loss"] / metrics["count"])
+
+    def params(self) -> Arrays:
+        return flat(self.state.params)
+
+    def velocity(self) -> Arrays:
+        return flat(optax.tree_utils.tree_get(self.state.opt_state, "trace"))
+
+
+class TorchRun:
+    """The reference's training, step by step."""
+
+    def __init__(self, program: TorchProgram, params: Arrays, dtype: str, settings: Settings):
+        self._side = program.side
+        self._module = program.side.module.to(getattr(torch, dtype))
+        arrays = {name: torch.from_numpy(np.array(v, dtype)) for name, v in program.side.from_common(params).items()}
+        self._module.load_state_dict(arrays, assign=True)
+        self._module.to(program.side.device)
+        self._module.requires_grad_(True)
+        self._optimizer = program.sgd(
+            self._module.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay, False
+        )
+
+    def step(self, images: np.ndarray, labels: np.ndarray, masks: Arrays) -> float:
+        """Trains on normalised images ``[b, h, w, c]``; returns the mean loss."""
+        self._module.train()
+        dtype = next(self._module.parameters()).dtype
+        x = self._side.tensor(images).to(dtype)
+        self._optimizer.zero_grad()
+        with self._side.masked(masks):
+            loss = self._side.loss(self._module(x), self._side.tensor(labels.astype(np.int64)))
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def params(self) -> Arrays:
+        return self._side.to_common({name: p.detach().cpu().numpy() for name, p in self._module.named_parameters()})
+
+    def velocity(self) -> Arrays:
+        state = self._optimizer.state
+        return self._side.to_common(
+            {name: state[p]["momentum_buffer"].cpu().numpy() for name, p in self._module.named_parameters()}
+        )
+
+
+def distance(a: Arrays, b: Arrays) -> float:
+    """The largest difference of any array relative to that array's scale; infinite where not finite."""
+    require_same_names(a, b, "parameters")
+    worst = 0.0
+    for name in b:
+        if not (np.isfinite(a[name]).all() and np.isfinite(b[name]).all()):
+            return float("inf")
+        difference = float(np.abs(np.subtract(a[name], b[name])).max())
+        scale = float(np.abs(b[name]).max())
+        if difference:
+            worst = max(worst, difference / scale if scale else float("inf"))
+    return worst
+
+
+def lockstep(
+    jax_program: JaxProgram,
+    torch_program: TorchProgram,
+    params: Arrays,
+    data: list[Batch],
+    dtype: str,
+    settings: Settings,
+    controls: int = 0,
+    like: JaxRun | None = None,
+) -> Iterator[dict[str, Any]]:
+    """After every step: how far the two programs are apart, and how far each control is from the JAX one.
+
+    A control is the JAX program with every parameter moved by one unit in the last place, up or down at random.
+    ``like`` is a run whose compiled program is shared.
+
+    Yields:
+      ``{"step", "parameters", "loss", "controls": [..]}``, and ``"velocity"`` at the last step.
+    """
+    params = {name: value.astype(dtype) for name, value in params.items()}
+    image_hw = data[0].images.shape[1:3]
+    ours = JaxRun(jax_program, params, dtype, settings, image_hw, like)
+    theirs = TorchRun(torch_program, params, dtype, settings)
+    others = [JaxRun(jax_program, perturbed(params, seed), dtype, settings, image_hw, ours) for seed in range(controls)]
+    for step, batch in enumerate(data):
+        masks = ours.masks(batch, step, params, dtype)
+        images = snapped(np.asarray(jax_program.normalize(batch.images[: batch.count], MEAN_STD, MEAN_STD)))
+        losses = ours.step(batch), theirs.step(images, batch.labels[: batch.count], masks)
+        found = ours.params()
+        row: dict[str, Any] = {"step": step + 1, "parameters": distance(found, theirs.params()), "controls": []}
+        row["loss"] = abs(losses[0] - losses[1]) / abs(losses[1]) if np.isfinite(losses).all() else float("inf")
+        for other in others:
+            other.step(batch)
+            row["controls"].append(distance(other.params(), found))
+        if step + 1 == len(data):
+            row["velocity"] = distance(ours.velocity(), theirs.velocity())
+        del found  # a view of the state, which the next step gives up
+        yield row
+
+
+def perturbed(params: Arrays, seed: int) -> Arrays:
+    """Every parameter moved by one unit in the last place, up or down at random."""
+    rng = np.random.default_rng(seed)
+    moved = {}
+    for name, value in params.items():
+        direction = np.where(rng.integers(0, 2, value.shape, dtype=np.int8), np.inf, -np.inf).astype(value.dtype)
+        moved[name] = np.nextafter(value, direction)
+    return moved
+
+
+def compare(
+    jax_program: JaxProgram,
+    torch_program: TorchProgram,
+    params: Arrays,
+    data: list[Batch],
+    dtypes: Any,
+    settings: Settings | None = None,
+    progress: Any = lambda text: None,
+) -> tuple[Trajectory, list[Check]]:
+    """The trajectory in float64, judged by its drift, and in float32, judged against chaos."""
+    settings = Settings() if settings is None else settings
+    found: dict[str, list[dict[str, Any]]] = {"float64": [], "float32": []}
+    checks = []
+    for dtype in dtypes:
+        controls = 3 if dtype == "float32" else 0
+        for row in lockstep(jax_program, torch_program, params, data, dtype, settings, controls):
+            found[dtype].append(row)
+            progress(f"{dtype} step {row['step']} of {len(data)}: {row['parameters']:.1e}")
+    if found["float64"]:
+        rows, limit = found["float64"], bounds.TRAJECTORY_LIMIT
+        for name in ("parameters", "loss"):
+            worst = max(row[name] for row in rows)
+            checks.append(check("training", "training", f"{name}, worst of {len(rows)} steps", worst, limit))
+        checks.append(check("training", "training", "momentum buffers at the end", rows[-1]["velocity"], limit))
+    float32 = [row["parameters"] for row in found["float32"]]
+    controls = [[row["controls"][i] for row in found["float32"]] for i in range(3)] if float32 else []
+    ratio = None
+    if float32:
+        ratio = chaos_ratio(float32, controls)
+        note = "median over the steps of the difference over the largest of three controls"
+        checks.append(check("training", "training", "chaos ratio", ratio, bounds.CHAOS_LIMIT, "float32", note))
+    float64 = [row["parameters"] for row in found["float64"]]
+    return Trajectory(float64, float32, controls, ratio, all(one.passed for one in checks)), checks
+
+
+def chaos_ratio(differences: list[float], controls: list[list[float]]) -> float:
+    """Median over the steps of a difference over the largest control's; infinite where nothing can be told.
+
+    >>> chaos_ratio([2.0, 3.0, 8.0], [[1.0, 1.0, 1.0], [1.0, 3.0, 2.0]])
+    2.0
+    """
+    largest = np.max(np.array(controls), axis=0)
+    known = np.isfinite(differences) & (largest > 0)
+    ratio = np.divide(differences, largest, out=np.full(len(largest), np.inf), where=known)
+    return float(np.median(ratio))

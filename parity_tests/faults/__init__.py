@@ -1,0 +1,1 @@
+"""Planted faults: what a check that cannot fail would miss."""

@@ -1,0 +1,218 @@
+"""Faults planted in the networks: layouts, padding, strides, pooling, ReLU, dropout, weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from parity_tests.faults.planting import Fault, in_jax_network, in_jax_table, in_layer, in_module
+
+
+def _conv(weight: Any = None, bias: Any = None, x: Any = None, **how: Any) -> Any:
+    """A convolution whose weight, bias, input or geometry is altered."""
+
+    def forward(m: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(
+            images if x is None else x(images),
+            m.weight if weight is None else weight(m.weight),
+            m.bias if bias is None else bias(m.bias),
+            how.get("stride", m.stride),
+            how.get("padding", m.padding),
+            how.get("dilation", m.dilation),
+        )
+
+    return forward
+
+
+def _linear(weight: Any = None, bias: Any = None, x: Any = None) -> Any:
+    def forward(m: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+        weights = m.weight if weight is None else weight(m.weight)
+        return F.linear(rows if x is None else x(rows), weights, m.bias if bias is None else bias(m.bias))
+
+    return forward
+
+
+def _edges(x: torch.Tensor) -> torch.Tensor:
+    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+    return torch.cat([x[..., :1], x, x[..., -1:]], 3)
+
+
+def _swapped(a: torch.Tensor) -> torch.Tensor:
+    return torch.cat([a[1:2], a[:1], a[2:]])
+
+
+def _nudged(a: torch.Tensor) -> torch.Tensor:
+    step = torch.zeros_like(a)
+    step.view(-1)[0] = 1e-3
+    return a + step
+
+
+def _grouped(a: torch.Tensor) -> torch.Tensor:
+    mask = torch.ones_like(a)
+    half = a.shape[0] // 2, a.shape[1] // 2
+    mask[: half[0], half[1] :] = mask[half[0] :, : half[1]] = 0
+    return a * mask
+
+
+def _rounded(bits: int) -> Any:
+    """Float32 rounded to a shorter significand, as tensor cores read it; float64 is left alone."""
+
+    def round_(a: torch.Tensor) -> torch.Tensor:
+        if a.dtype != torch.float32 or a.is_meta:
+            return a
+        drop = 23 - bits
+        return ((a.view(torch.int32) + (1 << (drop - 1))) >> drop << drop).view(torch.float32)
+
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, a: torch.Tensor) -> torch.Tensor:
+            return round_(a)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad
+
+    return Rounded.apply
+
+
+def _windows(m: nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
+    return x.unfold(2, m.kernel_size, m.stride).unfold(3, m.kernel_size, m.stride)
+
+
+def _last_maximum(m: nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
+    windows = _windows(m, x).flatten(4).flip(-1)
+    return windows.gather(-1, windows.max(-1, keepdim=True).indices)[..., 0] if not x.is_meta else windows[..., 0]
+
+
+def _move_dropout(module: Any) -> None:
+    module.fc1 = _Reordered(*module.fc1)
+
+
+class _Reordered(nn.Sequential):
+    """Dropout before the dense layer, under the same parameter names."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flatten, linear, relu, drop = self
+        return relu(linear(drop(flatten(x))))
+
+
+def _with_pad(name: str, *pad: int) -> Any:
+    return in_layer(name, lambda m, x: F.conv2d(F.pad(x, pad), m.weight, m.bias, m.stride))
+
+
+def _replace(name: str, new: nn.Module) -> Any:
+    def change(module: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        module.get_submodule(parent)[int(child)] = new
+
+    return in_module(change)
+
+
+def _set(name: str, **attributes: Any) -> Any:
+    def change(module: nn.Module) -> None:
+        for key, value in attributes.items():
+            setattr(module.get_submodule(name), key, value)
+
+    return in_module(change)
+
+
+def _unpermuted(params: Any) -> Any:
+    """fc1's rows in PyTorch's order: the conversion forgot to permute them."""
+    rows = params["fc1"]["kernel"]
+    channels = params["conv5"]["bias"].shape[0]
+    side = round((rows.shape[0] // channels) ** 0.5)
+    kernel = rows.reshape(side, side, channels, -1).transpose(2, 0, 1, 3).reshape(rows.shape)
+    return {**params, "fc1": {**params["fc1"], "kernel": kernel}}
+
+
+def _half_relu(x: jax.Array) -> jax.Array:
+    return jnp.maximum(x, jnp.zeros((), x.dtype))
+
+
+_FLOAT = "rounding in one layer"
+
+NETWORK: tuple[Fault, ...] = (
+    Fault("conv2's kernel with height and width swapped", "kernel layout", "torch", "conv2",
+          in_layer("conv2.0", _conv(weight=lambda w: w.transpose(2, 3)))),
+    Fault("conv3's kernel flipped: convolution for correlation", "kernel layout", "torch", "conv3",
+          in_layer("conv3.0", _conv(weight=lambda w: w.flip(2, 3)))),
+    Fault("conv5's kernel with input and output channels swapped", "kernel layout", "torch", "conv5",
+          in_layer("conv5.0", _conv(weight=lambda w: w.transpose(0, 1))), models=("cifar10",)),
+    Fault("conv4's kernel with input and output channels swapped", "kernel layout", "torch", "conv4",
+          in_layer("conv4.0", _conv(weight=lambda w: w.transpose(0, 1))), models=("paper",)),
+    Fault("fc2's kernel transposed", "kernel layout", "torch", "fc2",
+          in_layer("fc2.0", _linear(weight=lambda w: w.T))),
+    Fault("flatten by height, width, channel", "flatten order", "torch", "fc1",
+          in_layer("fc1.0", lambda m, x: x.permute(0, 2, 3, 1).flatten(1))),
+    Fault("flatten by channel, width, height", "flatten order", "torch", "fc1",
+          in_layer("fc1.0", lambda m, x: x.transpose(2, 3).flatten(1))),
+    Fault("fc1's rows left in PyTorch's order", "flatten order", "jax", "fc1", in_jax_network(_unpermuted)),
+    Fault("\"SAME\" padding in conv1 at 224: 56 for 55, and 27 after the pool either way", "padding", "torch", "conv1",
+          _with_pad("conv1.0", 3, 4, 3, 4), models=("paper",)),
+    Fault("padding 1 for 2 in conv1, at 225, where the sizes agree", "padding", "jax", "conv1",
+          in_jax_table(conv1={"padding": 1}), models=("paper",), image_hw=(225, 225)),
+    Fault("no padding in conv3", "padding", "torch", "conv3", _set("conv3.0", padding=(0, 0))),
+    Fault("padding all on one side in conv4: the window shifted by a pixel", "padding", "torch", "conv4",
+          _with_pad("conv4.0", 0, 2, 0, 2)),
+    Fault("conv5 padded by the edge instead of zeros", "padding", "torch", "conv5",
+          in_layer("conv5.0", _conv(x=_edges, padding=0))),
+    Fault("dilation 2 in conv3, padded to the same size", "padding", "torch", "conv3",
+          in_layer("conv3.0", _conv(dilation=2, padding=2))),
+    Fault("stride 2 in conv2", "stride", "torch", "conv2", _set("conv2.0", stride=(2, 2))),
+    Fault("window 3 for 2 in pool1, at 33, where the sizes agree", "pooling", "jax", "pool1",
+          in_jax_table(pool1={"kernel": 3}), models=("cifar10",), image_hw=(33, 33)),
+    Fault("sizes rounded up in pool1, at 227", "floor or ceil", "torch", "pool1",
+          _set("conv1.2", ceil_mode=True),
+          models=("paper",), image_hw=(227, 227)),
+    Fault("sizes rounded up in pool3, at 36", "floor or ceil", "torch", "pool3", _set("conv5.2", ceil_mode=True),
+          models=("cifar10",), image_hw=(36, 36)),
+    Fault("average for maximum in pool2", "pooling", "torch", "pool2",
+          in_layer("conv2.2", lambda m, x: F.avg_pool2d(x, m.kernel_size, m.stride))),
+    Fault("pool1's gradient shared among ties", "pooling's ties", "torch", "pool1",
+          in_layer("conv1.2", lambda m, x: _windows(m, x).amax((-2, -1)))),
+    Fault("pool2's gradient to the last maximum", "pooling's ties", "torch", "pool2",
+          in_layer("conv2.2", _last_maximum)),
+    Fault("relu2's gradient one half at 0", "ReLU's gradient at 0", "torch", "relu2",
+          in_layer("conv2.1", lambda m, x: torch.maximum(x, torch.zeros_like(x)))),
+    Fault("relu3's gradient one at 0", "ReLU's gradient at 0", "torch", "relu3",
+          in_layer("conv3.1", lambda m, x: torch.where(x >= 0, x, torch.zeros_like(x)))),
+    Fault("every ReLU as jnp.maximum(x, 0)", "ReLU's gradient at 0", "jax", "relu1",
+          in_jax_network(names={"nn.relu": _half_relu})),
+    Fault("relu4 leaks 0.01", "ReLU", "torch", "relu4", in_layer("conv4.1", lambda m, x: F.leaky_relu(x, 0.01))),
+    Fault("relu5 left out", "ReLU's place", "torch", "relu5", in_layer("conv5.1", lambda m, x: x.clone())),
+    Fault("a ReLU on the logits", "ReLU's place", "torch", "fc3",
+          in_layer("fc3.0", lambda m, x: F.linear(x, m.weight, m.bias).relu())),
+    Fault("dropout before fc1's product", "dropout's place", "torch", "drop1", in_module(_move_dropout)),
+    Fault("drop1 does not scale what it keeps", "dropout's scale", "torch", "drop1", _set("fc1.3", p=0.0)),
+    Fault("drop2's rate 0.4", "dropout's rate", "torch", "drop2", _set("fc2.2", p=0.4)),
+    Fault("dropout's rate 0.25", "dropout's rate", "jax", "drop1", in_jax_network(names={"DROPOUT_RATE": 0.25})),
+    Fault("drop2 left out", "dropout's place", "torch", "drop2", _replace("fc2.2", nn.Identity())),
+    Fault("drop1 active in evaluation", "dropout's place", "torch", "drop1",
+          in_layer("fc1.3", lambda m, x: F.dropout(x, m.p, training=True))),
+    Fault("conv2's bias left out", "bias", "torch", "conv2",
+          in_layer("conv2.0", lambda m, x: F.conv2d(x, m.weight, None, m.stride, m.padding))),
+    Fault("fc3's bias left out", "bias", "torch", "fc3", in_layer("fc3.0", lambda m, x: F.linear(x, m.weight))),
+    Fault("conv4's bias added twice", "bias", "torch", "conv4", in_layer("conv4.0", _conv(bias=lambda b: 2 * b))),
+    Fault("two of conv3's filters swapped", "one filter", "torch", "conv3",
+          in_layer("conv3.0", _conv(weight=_swapped, bias=_swapped))),
+    Fault("one weight of fc2 changed by 1e-3", "one weight", "torch", "fc2",
+          in_layer("fc2.0", _linear(weight=_nudged))),
+    Fault("conv2 in two groups, as on two GPUs", "grouped convolution", "torch", "conv2",
+          in_layer("conv2.0", _conv(weight=_grouped))),
+    Fault("local response normalisation after relu1", "local response normalisation", "torch", "relu1",
+          in_layer("conv1.1", lambda m, x: F.local_response_norm(x.relu(), 5, alpha=5e-4, k=2.0)
+                   if not x.is_meta else x)),
+    Fault("TF32 rounding in conv4, in float32 alone", _FLOAT, "torch", "conv4",
+          in_layer("conv4.0", _conv(weight=_rounded(10), x=_rounded(10)))),
+    Fault("bfloat16 rounding in fc1, in float32 alone", _FLOAT, "torch", "fc1",
+          in_layer("fc1.1", _linear(weight=_rounded(7), x=_rounded(7)))),
+    Fault("conv5 passes no gradient back", "gradient", "torch", "conv5",
+          in_layer("conv5.0", _conv(x=lambda x: x.detach()))),
+    Fault("fc1's kernel gets no gradient", "gradient", "torch", "fc1",
+          in_layer("fc1.1", _linear(weight=lambda w: w.detach()))),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""What fills the tables and excerpts of the README and the documents."""

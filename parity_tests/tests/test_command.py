@@ -1,0 +1,80 @@
+"""``python -m parity_tests``: exit codes, table and files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from netparity import levels
+from parity_tests import __main__ as command
+
+
+def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
+    out, copy = tmp_path / "out", tmp_path / "copy.json"
+    flags = ["--width", "0.0625", "--steps", "6", "--no-faults", "--out", str(out), "--json", str(copy)]
+    assert command.main(["--model", "cifar10", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "conv2  vjp_kernel" in printed
+    assert "Parity holds." in printed
+    report = json.loads((out / "report.json").read_text())
+    assert json.loads(copy.read_text()) == report
+    assert "<table" in (out / "report.html").read_text()
+    assert report["passed"] is True
+    model = report["models"]["cifar10"]
+    assert 0 < model["float64_max_relative_error"] <= 1e-12
+    assert 0 < model["trajectory_float64_max_relative_error"] <= 1e-10
+    assert 0 < model["float32_error_ratio_jax_over_torch"] <= 4
+    assert len(model["trajectory"]["controls"]) == 3
+    assert {"torch", "jax"} <= set(report["environment"]["versions"])
+    levels = {one["level"] for one in model["checks"]}
+    assert levels == {"shapes", "forward", "gradients", "optimizer", "training", "data", "initialisers"}
+
+
+def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, monkeypatch):
+    isolated = levels.isolated
+
+    def spoilt(pair, fed, side, dtype, masks):
+        found = isolated(pair, fed, side, dtype, masks)
+        if side == "jax":
+            found.outputs["conv3"] = found.outputs["conv3"] * 1.001
+        return found
+
+    monkeypatch.setattr(levels, "isolated", spoilt)
+    flags = ["--model", "cifar10", "--width", "0.0625", "--steps", "1", "--dtype", "float64", "--no-faults"]
+    assert command.main(flags) == 1
+    captured = capsys.readouterr()
+    assert "first diverging stage: conv3" in captured.out + captured.err
+    assert "Parity holds" not in captured.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "vgg"], "invalid choice: 'vgg'"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--width", "nan"], "--width must be above 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["--nonsense"], "unrecognized arguments"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_code_2(argv, message, capsys):
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_is_instant():
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "parity_tests", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--model" in result.stdout
+    assert " torch" not in result.stderr
+    assert " jax\n" not in result.stderr
+    assert time.perf_counter() - start < 20  # a machine under load; it imports no framework

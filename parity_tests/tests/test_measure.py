@@ -1,0 +1,72 @@
+"""The measures themselves: relative, without cancellation, and never silent about what is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from netparity import bounds, measure
+from netparity.measure import ParityError, error
+from parity_tests.alexnet.trajectory import chaos_ratio, distance
+
+
+def test_error_is_relative_to_the_scale():
+    truth = np.array([1e-6, -2e-6])
+    assert error(truth * 1.5, truth).max == pytest.approx(0.5)
+    assert error(truth * 1.5, truth).rms == pytest.approx(0.5)
+
+
+def test_differences_of_both_signs_do_not_cancel():
+    truth = np.array([1.0, 1.0])
+    found = error(truth + np.array([0.25, -0.25]), truth)
+    assert found.max == found.rms == 0.25
+
+
+def test_one_unit_in_the_last_place_is_one_ulp():
+    truth = np.float32([1.5, 1.0])
+    assert error(np.nextafter(truth, np.float32(2)), truth).ulps == 1
+
+
+def test_tiny_errors_do_not_underflow():
+    truth = np.array([1e-200, 2e-200])
+    assert error(truth * (1 + 1e-9), truth).rms == pytest.approx(1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_fails_on_either_side_and_on_both(bad):
+    good, spoilt = np.array([1.0, 2.0]), np.array([1.0, bad])
+    for a, b in ((good, spoilt), (spoilt, good), (spoilt, spoilt)):
+        assert error(a, b).max == error(a, b).rms == math.inf
+        assert distance({"x": a}, {"x": b}) == math.inf
+
+
+def test_a_difference_from_zeros_is_infinite():
+    assert error(np.array([1e-30]), np.array([0.0])).max == math.inf
+    assert error(np.array([0.0]), np.array([0.0])).max == 0
+
+
+def test_shapes_that_broadcast_are_refused():
+    with pytest.raises(ParityError, match=r"shapes \(1,\) and \(3,\) differ"):
+        error(np.zeros(1), np.zeros(3))
+
+
+def test_names_must_match_and_all_that_do_not_are_listed():
+    with pytest.raises(ParityError, match="conv2: only on the JAX side; conv3: only on the PyTorch side"):
+        measure.max_error({"conv1": np.ones(1), "conv2": np.ones(1)}, {"conv1": np.ones(1), "conv3": np.ones(1)})
+
+
+def test_contraction_lengths():
+    shapes = ((2, 55, 55, 96), (2, 27, 27, 256))
+    assert bounds.contraction_length("output", (2, 224, 224, 3), (2, 55, 55, 96), (11, 11, 3, 96)) == 363
+    assert bounds.contraction_length("vjp_input", (2, 224, 224, 3), (2, 55, 55, 96), (11, 11, 3, 96)) == 9 * 96
+    assert bounds.contraction_length("vjp_kernel", (2, 224, 224, 3), (2, 55, 55, 96), (11, 11, 3, 96)) == 2 * 55 * 55
+    assert bounds.contraction_length("vjp_bias", (2, 9216), (2, 4096), (9216, 4096)) == 2
+    assert bounds.contraction_length("output", *shapes, None, (3, 2)) == 1
+    assert bounds.contraction_length("vjp_input", *shapes, None, (3, 2)) == 4
+
+
+def test_chaos_ratio_is_a_median_over_the_largest_control():
+    assert chaos_ratio([1.0, 5.0, 90.0], [[1.0, 0.5, 1.0], [0.5, 1.0, 2.0]]) == 5
+    assert chaos_ratio([math.nan, 1.0], [[1.0, 0.0]]) == math.inf
