@@ -20,18 +20,18 @@ from netparity.levels import DTYPES, Pair
 from netparity.measure import ParityError
 from netparity.report import screen as report
 from netparity.results import Result
-from netparity.table import Conv, Dense, NameTable, Same
+from netparity.table import ConvKernel, DenseKernel, NameTable, Same
 from netparity.torch_side import TorchSide
 from parity_tests.alexnet import suite
 
-__all__ = ["Conv", "Dense", "ParityError", "Result", "Same", "compare", "finish"]
+__all__ = ["ConvKernel", "DenseKernel", "ParityError", "Result", "Same", "compare", "finish"]
 
 
 def compare(
     forward: Forward,
     params: Any,
     module: nn.Module,
-    table: Mapping[str, Same | Conv | Dense],
+    table: Mapping[str, Same | ConvKernel | DenseKernel],
     stages: Mapping[str, str],
     images: np.ndarray,
     labels: np.ndarray,
@@ -49,7 +49,7 @@ def compare(
         mode. ``intermediates`` is a dictionary in the order of the network, each computed from the one before.
       params: the JAX parameters, float32 in nested dictionaries; each parameter's path begins with a stage's name.
       module: the PyTorch network, of images ``[batch, channel, height, width]``.
-      table: every parameter of both sides: JAX name (path joined by dots) to `Same`, `Conv` or `Dense`.
+      table: every parameter of both sides: JAX name (path joined by dots) to `Same`, `ConvKernel` or `DenseKernel`.
       stages: intermediate's name to the name of the PyTorch module whose output it is, in the same order.
       images: float32 ``[batch, height, width, channel]``.
       labels: int ``[batch]``.

@@ -12,7 +12,7 @@ from torch import nn
 from netparity import explanations, levels
 from netparity.levels import Pair
 from netparity.measure import error
-from netparity.results import Check, Layer
+from netparity.results import Check, StageResult
 from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import optimizer as optimizer_level
 
@@ -21,7 +21,7 @@ _SIDES = {"jax": "JAX", "torch": "PyTorch"}
 Found = dict[str, Mapping[Any, np.ndarray]]  # by side
 
 
-def diagnose(failure: Layer | Check, pair: Pair, programs: Any = None, seed: int = 0) -> str | None:
+def diagnose(failure: StageResult | Check, pair: Pair, programs: Any = None, seed: int = 0) -> str | None:
     """The known mistake under which the difference vanishes.
 
     Args:
@@ -33,7 +33,7 @@ def diagnose(failure: Layer | Check, pair: Pair, programs: Any = None, seed: int
       ``"PyTorch: padding 0 for 1"``, naming the side that the mistake gives the numbers of; None where nothing known
       fits.
     """
-    if isinstance(failure, Layer) and failure.float64_passed:
+    if isinstance(failure, StageResult) and failure.float64_passed:
         side = "JAX" if (failure.float32_jax_max or 0) > (failure.float32_torch_max or 0) else "PyTorch"
         return f"{side}: rounds more coarsely than float32, while float64 agrees (TF32, bfloat16?)"
     if _is(failure, "forward") and failure.stage in pair.jax.dropouts:
@@ -50,16 +50,16 @@ def diagnose(failure: Layer | Check, pair: Pair, programs: Any = None, seed: int
     return None if scenario is None else _optimizer(programs, scenario)
 
 
-def describe(failure: Layer | Check, pair: Pair, programs: Any = None, seed: int = 0) -> str:
+def describe(failure: StageResult | Check, pair: Pair, programs: Any = None, seed: int = 0) -> str:
     """One line: the first diverging stage, and the known mistake under which the difference vanishes."""
     explanation = diagnose(failure, pair, programs, seed)
-    what = failure.quantity if isinstance(failure, Layer) else failure.name
+    what = failure.quantity if isinstance(failure, StageResult) else failure.name
     return f"first diverging stage: {failure.stage} ({what}); " + (
         f"the difference vanishes under: {explanation}" if explanation else "no known mistake explains it"
     )
 
 
-def _is(failure: Layer | Check, level: str) -> bool:
+def _is(failure: StageResult | Check, level: str) -> bool:
     return isinstance(failure, Check) and failure.level == level
 
 
@@ -100,7 +100,7 @@ def _layer(stage: str, pair: Pair, seed: int) -> str | None:
     cotangent = fed.cotangents[stage].astype(np.float64)
     params = {n.removeprefix(f"{stage}."): v for n, v in pair.params_as("float64").items() if n.startswith(f"{stage}.")}
     module = pair.torch.stages[stage]
-    known: Iterable[tuple[str, explanations.Layer]]
+    known: Iterable[tuple[str, explanations.Operation]]
     if "kernel" in params and params["kernel"].ndim == 4:
         size = params["kernel"].shape[0]
         explicit = isinstance(module, nn.Conv2d) and not isinstance(module.padding, str)
@@ -168,7 +168,7 @@ def _back(tensor: torch.Tensor) -> np.ndarray:
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
-def _shapes(failure: Layer | Check, pair: Pair) -> str | None:
+def _shapes(failure: StageResult | Check, pair: Pair) -> str | None:
     """Which one change of the PyTorch stage gives the JAX stage's size: the sides differ by that."""
     fed = pair.jax.shapes(pair.params, pair.images)
     names = list(fed)

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # (x, weight, bias) -> y
+Operation = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # (x, weight, bias) -> y
 
 
-def convolutions(kernel: int, stride: int, padding: int) -> Iterator[tuple[str, Layer]]:
+def convolutions(kernel: int, stride: int, padding: int) -> Iterator[tuple[str, Operation]]:
     """Convolutions ``[b, c, h, w]``, the plain one first."""
 
-    def conv(change: Any = None, *, bias: float = 1.0, s: int = stride, p: Any = padding, d: int = 1) -> Layer:
+    def conv(change: Any = None, *, bias: float = 1.0, s: int = stride, p: Any = padding, d: int = 1) -> Operation:
         return lambda x, w, b: F.conv2d(x, w if change is None else change(w), bias * b, s, p, d)
 
-    def padded(*pad: int, mode: str = "constant") -> Layer:
+    def padded(*pad: int, mode: str = "constant") -> Operation:
         return lambda x, w, b: F.conv2d(F.pad(x, pad, mode=mode), w, b, stride)
 
     yield "plain", conv()
@@ -61,7 +61,7 @@ def _two_groups(w: torch.Tensor) -> torch.Tensor:
     return w * mask
 
 
-def dense() -> Iterator[tuple[str, Layer]]:
+def dense() -> Iterator[tuple[str, Operation]]:
     """Dense layers over ``[b, in]`` or a feature map ``[b, c, h, w]``, the plain one first."""
     yield "plain", lambda x, w, b: F.linear(x.flatten(1), w, b)
     yield "kernel transposed", lambda x, w, b: F.linear(x.flatten(1), w.T, b)
@@ -90,7 +90,7 @@ def _unpermuted(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return w.reshape(-1, c, h, wide).permute(0, 2, 3, 1).flatten(1)
 
 
-def parameterless() -> Iterator[tuple[str, Layer]]:
+def parameterless() -> Iterator[tuple[str, Operation]]:
     """ReLUs, pools and dropouts and what is mistaken for them; which is the plain one depends on the stage."""
     yield "ReLU", lambda x, w, b: x.relu()
     yield "left out", lambda x, w, b: x * 1
@@ -127,7 +127,7 @@ def _last(windows: torch.Tensor) -> torch.Tensor:
     return windows.gather(-1, windows.max(-1, keepdim=True).indices)[..., 0]
 
 
-def dropouts(mask: np.ndarray) -> Iterator[tuple[str, Layer]]:
+def dropouts(mask: np.ndarray) -> Iterator[tuple[str, Operation]]:
     """Dropouts that keep what ``mask`` says."""
     keep = torch.from_numpy(np.array(mask, np.float64))
     yield "plain", lambda x, w, b: x * keep * 2

@@ -14,7 +14,7 @@ import numpy as np
 from netparity import bounds
 from netparity.jax_side import Isolated, JaxSide
 from netparity.measure import Arrays, ParityError, error, require_same_names
-from netparity.results import Check, Flips, Layer, check, reported
+from netparity.results import Check, Flips, StageResult, check, reported
 from netparity.torch_side import TorchSide
 
 DTYPES = ("float64", "float32")
@@ -107,7 +107,7 @@ def isolated(pair: Pair, fed: Fed, side: str, dtype: str, masks: Arrays) -> Isol
     return pair.torch.isolated(params, images, inputs, cotangents, masks)
 
 
-def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[Layer]:
+def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
     """Level 2 and 3 in isolation: every stage's output and vector-Jacobian products, fed the reference's input."""
     by_dtype = {}
     for dtype in DTYPES:
@@ -131,7 +131,7 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[Layer]:
         shape, pool = fed.inputs[stage].shape, pair.torch.max_pools.get(stage)
         n = bounds.contraction_length(quantity, in_shapes[stage], shape, kernel, pool)
         found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
-        row = Layer(stage, quantity, next(iter(found.values()))[2], n, bounds.bound(n))
+        row = StageResult(stage, quantity, next(iter(found.values()))[2], n, bounds.bound(n))
         if "float64" in found:
             row = dataclasses.replace(row, float64_error=found["float64"][0].max)
         if "float32" in found:

@@ -10,7 +10,7 @@ from netparity import bounds
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class StageResult:
     """One quantity of one stage in isolation: its output, or a vector-Jacobian product.
 
     Errors are relative to the scale of the true value; None where that dtype was not asked for.
@@ -110,7 +110,7 @@ def reported(level: str, stage: str, name: str, error: float, dtype: str, note: 
     return Check(level, stage, name, True, dtype, error, None, False, note)
 
 
-def failures(found: list[Layer | Check]) -> list[Layer | Check]:
+def failures(found: list[StageResult | Check]) -> list[StageResult | Check]:
     """What did not pass, in order."""
     return [one for one in found if not one.passed]
 
@@ -151,7 +151,7 @@ class Result:
     width: float = 1.0
     steps: int = 0
     images: str = ""
-    layers: list[Layer] = dataclasses.field(default_factory=list)
+    layers: list[StageResult] = dataclasses.field(default_factory=list)
     checks: list[Check] = dataclasses.field(default_factory=list)
     flips: list[Flips] = dataclasses.field(default_factory=list)
     trajectory: Trajectory | None = None
@@ -159,7 +159,7 @@ class Result:
     faults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def failures(self) -> list[Layer | Check]:
+    def failures(self) -> list[StageResult | Check]:
         """What did not pass: shapes first, then single layers, then everything else in order."""
         first = [one for one in self.checks if one.level == "shapes"]
         return failures([*first, *self.layers, *(one for one in self.checks if one.level != "shapes")])

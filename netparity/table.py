@@ -25,7 +25,7 @@ class Same:
 
 
 @dataclasses.dataclass(frozen=True)
-class Conv:
+class ConvKernel:
     """A convolution's kernel: PyTorch's ``[out, in, h, w]`` is JAX's ``[h, w, in, out]``."""
 
     torch: str
@@ -38,7 +38,7 @@ class Conv:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class DenseKernel:
     """A dense layer's kernel: PyTorch's ``[out, in]`` is JAX's ``[in, out]``.
 
     Attributes:
@@ -76,7 +76,7 @@ class NameTable:
 
     def __init__(
         self,
-        entries: Mapping[str, Same | Conv | Dense],
+        entries: Mapping[str, Same | ConvKernel | DenseKernel],
         jax: Mapping[str, tuple[int, ...]],
         torch: Mapping[str, tuple[int, ...]],
     ):
@@ -104,8 +104,10 @@ class NameTable:
         return {e.torch: np.ascontiguousarray(e.from_common(arrays[n])) for n, e in self._entries.items()}
 
 
-def _misshapen(name: str, entry: Same | Conv | Dense, jax: tuple[int, ...], torch: tuple[int, ...]) -> list[str]:
-    wanted_ndim = {Conv: 4, Dense: 2}.get(type(entry))
+def _misshapen(
+    name: str, entry: Same | ConvKernel | DenseKernel, jax: tuple[int, ...], torch: tuple[int, ...]
+) -> list[str]:
+    wanted_ndim = {ConvKernel: 4, DenseKernel: 2}.get(type(entry))
     if wanted_ndim is not None and len(torch) != wanted_ndim:
         return [f"{name}: {type(entry).__name__} takes {wanted_ndim} axes, PyTorch's {entry.torch} has {list(torch)}"]
     flattened = getattr(entry, "flattened", None)

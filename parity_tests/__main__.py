@@ -53,7 +53,7 @@ def _main(argv: Sequence[str] | None) -> None:
         case = Case(model, args.width, args.batch_size)
         steps = args.steps or {"cifar10": 100, "paper": 20}[model]
         dtypes = DTYPES if args.dtype == "all" else (args.dtype,)
-        result = suite.compare(case, steps, dtypes, 4 * args.batch_size, _progress, torch_device)
+        result = suite.run(case, steps, dtypes, 4 * args.batch_size, _progress, torch_device)
         if not args.no_faults:
             from parity_tests.faults import score as fault_score
 

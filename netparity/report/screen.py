@@ -12,7 +12,7 @@ from typing import Any
 
 from netparity import bounds
 from netparity.report import html
-from netparity.results import Check, Layer, Result
+from netparity.results import Check, Result, StageResult
 
 _SHOWN = 5  # failures of a level on the screen; all of them are in the report
 
@@ -119,11 +119,11 @@ def _model(result: Result) -> dict[str, Any]:
     }
 
 
-def _layer(row: Layer) -> dict[str, Any]:
+def _layer(row: StageResult) -> dict[str, Any]:
     return {**dataclasses.asdict(row), "shape": list(row.shape), "passed": row.passed}
 
 
-def layer_table(layers: list[Layer]) -> str:
+def layer_table(layers: list[StageResult]) -> str:
     """One line a stage and quantity: float64 error, each side's float32 error, and the bound."""
     head = f"{'stage':<7}{'quantity':<12}{'n':>7}  {'float64':>8}  {'f32 JAX':>8}  {'f32 torch':>9}  {'bound':>8}"
     head += "  rms ratio"

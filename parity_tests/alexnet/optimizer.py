@@ -52,7 +52,7 @@ def rate(scenario: Scenario, step: int) -> float:
     return float(changing_rate(step)) if scenario.schedule else _RATE
 
 
-Trajectory = list[dict[str, np.ndarray]]
+StepRows = list[dict[str, np.ndarray]]
 
 
 def gradients(dtype: str) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -62,7 +62,7 @@ def gradients(dtype: str) -> tuple[np.ndarray, list[np.ndarray]]:
     return values[0], list(values[1:])
 
 
-def jax_steps(program: JaxProgram, scenario: Scenario, dtype: str) -> Trajectory:
+def jax_steps(program: JaxProgram, scenario: Scenario, dtype: str) -> StepRows:
     """Parameters and momentum buffer after every step of the product's optimizer."""
     start, grads = gradients(dtype)
     rate: float | Schedule = changing_rate if scenario.schedule else _RATE
@@ -87,7 +87,7 @@ def jax_steps(program: JaxProgram, scenario: Scenario, dtype: str) -> Trajectory
     return found
 
 
-def torch_steps(program: TorchProgram, scenario: Scenario, dtype: str) -> Trajectory:
+def torch_steps(program: TorchProgram, scenario: Scenario, dtype: str) -> StepRows:
     """The same with the reference's optimizer, the rate set before every step."""
     start, grads = gradients(dtype)
     params = torch.from_numpy(start.copy()).requires_grad_()

@@ -14,7 +14,7 @@ from netparity.diagnosis import describe
 from netparity.jax_side import JaxSide
 from netparity.levels import DTYPES, Pair
 from netparity.measure import error
-from netparity.results import Check, Flips, Layer, Result, check, failures
+from netparity.results import Check, Flips, Result, StageResult, check, failures
 from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import trajectory
 from parity_tests.alexnet.initialisers import initialisers
@@ -26,7 +26,7 @@ from parity_tests.alexnet.programs import JaxProgram, TorchProgram, programs
 NARROW = 0.0625
 
 
-def network(pair: Pair, dtypes: Collection[str]) -> tuple[list[Layer], list[Check], list[Flips]]:
+def network(pair: Pair, dtypes: Collection[str]) -> tuple[list[StageResult], list[Check], list[Flips]]:
     """Levels 1 to 3 of one pair of networks; stops after the shapes if they differ."""
     checks = list(levels.shapes(pair))
     if failures([*checks]):
@@ -66,7 +66,7 @@ def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: 
     ]
 
 
-def compare(
+def run(
     case: Case,
     steps: int,
     dtypes: Collection[str] = DTYPES,
@@ -120,9 +120,7 @@ def compare(
     say(f"trajectory of {steps} steps")
     train = images.splits.train.take(np.arange(min(len(images.splits.train), steps * trajectory_batch)))
     batches = trajectory.batches(data_level.resized(train.images, height, width), train.labels, trajectory_batch, steps)
-    result.trajectory, checks = trajectory.compare(
-        jax_program, torch_program, inputs.params, batches, dtypes, progress=say
-    )
+    result.trajectory, checks = trajectory.run(jax_program, torch_program, inputs.params, batches, dtypes, progress=say)
     result.checks += checks
     if result.failures:
         result.diagnosis = describe(result.failures[0], pair, (jax_program, torch_program), pair.seed)

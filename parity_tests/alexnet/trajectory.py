@@ -222,7 +222,7 @@ def perturbed(params: Arrays, seed: int) -> Arrays:
     return moved
 
 
-def compare(
+def run(
     jax_program: JaxProgram,
     torch_program: TorchProgram,
     params: Arrays,

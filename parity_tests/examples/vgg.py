@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from torch import nn
 
-from netparity.compare import Conv, Dense, Result, Same, compare, finish
+from netparity.compare import ConvKernel, DenseKernel, Result, Same, compare, finish
 
 
 class FlaxVGG(fnn.Module):
@@ -51,11 +51,11 @@ def torch_vgg() -> nn.Sequential:
 
 # Every parameter: JAX's name, and PyTorch's name and layout.
 TABLE = {
-    **{f"conv{i}.kernel": Conv(f"conv{i}.weight") for i in (1, 2, 3, 4)},
+    **{f"conv{i}.kernel": ConvKernel(f"conv{i}.weight") for i in (1, 2, 3, 4)},
     **{f"conv{i}.bias": Same(f"conv{i}.bias") for i in (1, 2, 3, 4)},
-    "hidden.kernel": Dense("dense1.weight", flattened=(3, 4, 16)),  # height, width, channels
+    "hidden.kernel": DenseKernel("dense1.weight", flattened=(3, 4, 16)),  # height, width, channels
     "hidden.bias": Same("dense1.bias"),
-    "logits.kernel": Dense("dense2.weight"),
+    "logits.kernel": DenseKernel("dense2.weight"),
     "logits.bias": Same("dense2.bias"),
 }
 

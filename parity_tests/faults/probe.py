@@ -14,7 +14,7 @@ from torch import nn
 
 from netparity.jax_side import JaxSide
 from netparity.levels import Pair
-from netparity.table import Conv, Dense, NameTable, Same
+from netparity.table import ConvKernel, DenseKernel, NameTable, Same
 from netparity.torch_side import TorchSide
 
 _STAGES = ("conv1", "pool1", "lrn1", "fc1")
@@ -68,9 +68,9 @@ def pair(seed: int = 0, zero_padded: bool = False, alpha: float = _ALPHA * _N) -
     params = {name: (0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
     table = NameTable(
         {
-            "conv1.kernel": Conv("conv1.weight"),
+            "conv1.kernel": ConvKernel("conv1.weight"),
             "conv1.bias": Same("conv1.bias"),
-            "fc1.kernel": Dense("fc1.weight", flattened=(4, 5, _CHANNELS)),
+            "fc1.kernel": DenseKernel("fc1.weight", flattened=(4, 5, _CHANNELS)),
             "fc1.bias": Same("fc1.bias"),
         },
         shapes,

@@ -10,7 +10,7 @@ import numpy as np
 
 from netparity import levels
 from netparity.diagnosis import diagnose
-from netparity.results import Check, Layer
+from netparity.results import Check, StageResult
 from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import trajectory
 from parity_tests.alexnet.initialisers import initialisers
@@ -39,10 +39,10 @@ class Bench:
     inputs: Inputs
     images: Any
     seed: int = 0
-    found: dict[Any, Layer | Check | None] = dataclasses.field(default_factory=dict)
+    found: dict[Any, StageResult | Check | None] = dataclasses.field(default_factory=dict)
     runs: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
-    def first_failure(self, pieces: Programs) -> Layer | Check | None:
+    def first_failure(self, pieces: Programs) -> StageResult | Check | None:
         """The first thing that does not pass, level by level."""
         ours, theirs = pieces
         images = self.images
@@ -71,7 +71,7 @@ class Bench:
         inputs = self.inputs
         return levels.Pair(pieces[0].side, pieces[1].side, inputs.params, inputs.images, inputs.labels, self.seed)
 
-    def _network(self, pieces: Programs) -> Iterator[Layer | Check]:
+    def _network(self, pieces: Programs) -> Iterator[StageResult | Check]:
         yield from _judged(self.pair(pieces))
 
     def _training(self, pieces: Programs, images: Any) -> Iterator[Check]:
@@ -173,14 +173,14 @@ def false_alarms(first: Bench, seeds: int, progress: Callable[[str], None]) -> l
     return alarms
 
 
-def _single_layers(pair: levels.Pair) -> Iterator[Layer | Check]:
+def _single_layers(pair: levels.Pair) -> Iterator[StageResult | Check]:
     """Shapes, and in float64 every layer in isolation."""
     yield from levels.shapes(pair)
     truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
     yield from levels.layers(pair, levels.feed(truth, pair.seed), ["float64"])
 
 
-def _judged(pair: levels.Pair) -> Iterator[Layer | Check]:
+def _judged(pair: levels.Pair) -> Iterator[StageResult | Check]:
     """All that is judged of a pair of networks, in order; who stops at the first failure computes no more."""
     yield from _single_layers(pair)
     truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
@@ -189,7 +189,7 @@ def _judged(pair: levels.Pair) -> Iterator[Layer | Check]:
     yield from levels.gradients(pair, ["float64"])
 
 
-def _first(found: Iterable[Layer | Check]) -> Layer | Check | None:
+def _first(found: Iterable[StageResult | Check]) -> StageResult | Check | None:
     return next((one for one in found if not one.passed), None)
 
 

@@ -30,7 +30,7 @@ def test_a_hundred_steps_in_float64_at_full_width():
     case, steps = Case("cifar10", batch_size=4), 100
     images = data_level.load_images().splits.train
     batches = trajectory.batches(images.images[:400], images.labels[:400], 4, steps)
-    found, checks = trajectory.compare(*programs(case), make_inputs(case).params, batches, ["float64"])
+    found, checks = trajectory.run(*programs(case), make_inputs(case).params, batches, ["float64"])
     assert len(found.float64_difference) == steps
     assert max(found.float64_difference) <= bounds.TRAJECTORY_LIMIT
     assert [one for one in checks if not one.passed] == []
@@ -40,7 +40,7 @@ def test_float32_trajectories_part_no_faster_than_chaos():
     case = Case("cifar10", 1 / 8, num_classes=10)
     images = data_level.load_images().splits.train
     batches = trajectory.batches(images.images[:320], images.labels[:320], 8, 40)
-    found, checks = trajectory.compare(*programs(case), make_inputs(case).params, batches, ["float64", "float32"])
+    found, checks = trajectory.run(*programs(case), make_inputs(case).params, batches, ["float64", "float32"])
     assert [one for one in checks if not one.passed] == []
     assert found.ratio is not None
     assert 0 < found.ratio <= bounds.CHAOS_LIMIT

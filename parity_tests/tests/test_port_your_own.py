@@ -7,7 +7,7 @@ import json
 import pytest
 from torch import nn
 
-from netparity.compare import Conv, Dense, ParityError, Same, finish
+from netparity.compare import ConvKernel, DenseKernel, ParityError, Same, finish
 from parity_tests.examples import vgg
 
 
@@ -21,7 +21,7 @@ def test_the_example_passes_with_the_same_report(tmp_path, capsys):
 
 
 def test_a_mistake_in_the_table_is_located_and_explained(capsys):
-    wrong = {**vgg.TABLE, "hidden.kernel": Dense("dense1.weight")}  # as if nothing had been flattened
+    wrong = {**vgg.TABLE, "hidden.kernel": DenseKernel("dense1.weight")}  # as if nothing had been flattened
     result = vgg.compared(wrong)
     assert finish("vgg", result) == 1
     assert "first diverging stage: hidden (output)" in result.diagnosis
@@ -40,10 +40,10 @@ def test_another_network_is_located():
 def test_every_entry_that_does_not_fit_is_listed():
     wrong = dict(vgg.TABLE)
     del wrong["conv1.bias"]
-    wrong["conv9.kernel"] = Conv("conv9.weight")
-    wrong["conv2.kernel"] = Conv("conv3.weight")
+    wrong["conv9.kernel"] = ConvKernel("conv9.weight")
+    wrong["conv2.kernel"] = ConvKernel("conv3.weight")
     wrong["logits.bias"] = Same("dense1.bias")
-    wrong["hidden.kernel"] = Dense("dense1.weight", flattened=(4, 4, 16))
+    wrong["hidden.kernel"] = DenseKernel("dense1.weight", flattened=(4, 4, 16))
     with pytest.raises(ParityError) as caught:
         vgg.compared(wrong)
     message = str(caught.value)
