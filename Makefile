@@ -3,31 +3,42 @@ PYTHON ?= python3
 VENV ?= .venv
 # Where `make train` leaves its run; by default a new folder under runs/.
 WORKDIR ?=
+# JAX's CUDA plugin is installed where an NVIDIA driver is; CUDA=cuda13 or CUDA=cuda asks for it, CUDA=none does without.
+DRIVER = $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /usr/lib/wsl/lib/libcuda.so.1)
+CUDA ?= $(if $(DRIVER),cuda13,none)
+COMMA := ,
+EXTRAS = $(if $(filter-out none,$(CUDA)),$(CUDA)$(COMMA))torch,dev
 PY = $(VENV)/bin/python
+# Two processes side by side, each with half of the cores; the files that take longest begin first.
+PYTEST = $(PY) -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help setup train test bench lint clean
+.PHONY: help setup train test test-all bench lint clean
 
 help:
-	@echo "make train   train on the embedded digits (about 3 minutes on two cores)"
-	@echo "make test    run every test"
-	@echo "make bench   measure speed beside PyTorch (three quarters of an hour; the machine must be quiet)"
-	@echo "make lint    formatter, linter and type checker"
-	@echo "make setup   make $(VENV) and install everything into it"
+	@echo "make train     train on the embedded digits (about 3 minutes on two cores)"
+	@echo "make test      every kind of check at least once"
+	@echo "make test-all  every test: full width, all seeds, all faults"
+	@echo "make bench     measure speed beside PyTorch (three quarters of an hour; the machine must be quiet)"
+	@echo "make lint      formatter, linter, type checker, and who may import whom"
+	@echo "make setup     make $(VENV) and install everything into it (CUDA=$(CUDA))"
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready-$(CUDA)
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready-$(CUDA): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is not Python 3.11 or later: make PYTHON=python3.12 …" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cuda13,torch,dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 train: setup
 	$(PY) -m jaxalex.train --recipe quickstart $(if $(WORKDIR),--workdir $(WORKDIR))
 
 test: setup
-	$(PY) -m pytest
+	$(PYTEST)
+
+test-all: setup
+	$(PYTEST) -m 'slow or not slow'
 
 # What was measured replaces the files in RESULTS and the tables of the pages made from them.
 RESULTS = benchmarks/results
@@ -49,6 +60,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -24,6 +24,20 @@ def throughput(results: Sequence[Result]) -> str:
     return _by_device(results, one)
 
 
+def speed(results: Sequence[Result]) -> str:
+    """Every ratio in one small table for each device, over all that was measured on one of its kind."""
+    parts = []
+    for name in ("cpu", "gpu"):
+        own = [found for found in results if _device(found) == name]
+        if own:
+            quiet = "".join(tables.disturbance(found["rows"]) for found in own)
+            machines = "; and on ".join(tables.machine(found["environment"]) for found in own)
+            parts.append(f"{tables.markdown(tables.speed_table(own))}\n\n{quiet}Measured on {machines}.")
+        else:
+            parts.append(f"On a {name.upper()}: {tables.NOT_MEASURED}.")
+    return "\n\n".join(parts)
+
+
 def throughput_rows(results: Sequence[Result]) -> str:
     """Every row, its parts and the chip, one set for each device."""
 
@@ -66,6 +80,7 @@ def start_up(results: Sequence[Result]) -> str:
 
 # A part of a page, by the name in its markers: which key tells that a result is for it, and what it shows.
 PARTS: dict[str, tuple[str, Callable[[Sequence[Result]], str]]] = {
+    "speed": ("ratios", speed),
     "throughput": ("ratios", throughput),
     "throughput-rows": ("ratios", throughput_rows),
     "end-to-end": ("runs", end_to_end),

@@ -11,6 +11,7 @@ Table = list[list[str]]  # the first row is the head
 BUSY = 0.05
 NOT_MEASURED = "not measured"
 _VERSIONS = ("jax", "flax", "optax", "torch")
+_MODES = {"train": "training", "infer": "inference"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -72,6 +73,27 @@ def ratio_table(ratios: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for entry in ratios
     ]
+
+
+def speed_table(results: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each network and mode, a column for each batch size: the ratio, a range over the results where they
+    differ, in float32 at full width."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for entry in (entry for result in results for entry in result["ratios"]):
+        if entry["precision"] == "float32" and entry.get("width", 1) == 1:
+            by_batch = found.setdefault((entry["model"], entry["mode"]), {})
+            by_batch.setdefault(entry["batch_size"], []).append(entry["ratio"])
+    batches = sorted({batch for by_batch in found.values() for batch in by_batch})
+    head = ["JAX images/s over PyTorch's", *(f"batch {batch}" for batch in batches)]
+    return [head] + [
+        [f"{model}, {_MODES.get(mode, mode)}", *(_range(by_batch.get(batch, [])) for batch in batches)]
+        for (model, mode), by_batch in found.items()
+    ]
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{end(values):.2f}" if values else "–" for end in (min, max))
+    return low if low == high else f"{low}–{high}"
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -82,6 +82,26 @@ def test_a_device_without_a_result_is_not_measured(files: tuple[pathlib.Path, pa
     assert "Measured on A GPU; A processor" in page.read_text()
 
 
+def test_the_small_table_spans_what_was_measured(tmp_path: pathlib.Path) -> None:
+    first, second, page = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "README.md"
+    slower = _result(cpu="Another")
+    slower["ratios"] = [{**_result()["ratios"][0], "ratio": 0.75}]  # type: ignore[index]
+    first.write_text(json.dumps(_result()))
+    second.write_text(json.dumps(slower))
+    page.write_text("<!-- speed:begin -->\n<!-- speed:end -->\n")
+    assert _run(first, page) == 0
+    assert "| paper, training | 1.25 |" in page.read_text()
+    assert _run(first, second, page) == 0
+    text = page.read_text()
+    assert "| JAX images/s over PyTorch's | batch 32 |" in text
+    assert "| paper, training | 0.75–1.25 |" in text
+    assert (
+        "Measured on A processor, 2 cores; jax 1.2, torch 3.4; 2000-01-01, revision 0123456789ab; and on Another"
+        in text
+    )
+    assert "On a GPU: not measured." in text
+
+
 def test_a_smoke_run_says_what_it_is(files: tuple[pathlib.Path, pathlib.Path]) -> None:
     source, page = files
     source.write_text(json.dumps(_result(flags={"quick": True, "width": 0.05})))
