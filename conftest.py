@@ -5,24 +5,48 @@ from __future__ import annotations
 import gc
 import os
 import pathlib
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent
+COMPILED = pathlib.Path(__file__).parent / ".pytest_cache" / "compiled"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Settings that JAX and PyTorch read when they are imported."""
     assert not {"jax", "torch"} & set(sys.modules), "imported before their settings could be made"
     _take_cores(os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        _discard_broken_cache()
+        _marker().touch()
     # Tests, and the commands that they start, leave the user's own cache alone. This one outlives the run.
-    cache = ROOT / ".pytest_cache" / "compiled"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2 * 2**30)  # also has JAX lock it against other processes
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        _marker().unlink(missing_ok=True)
+
+
+def _marker() -> pathlib.Path:
+    """A file that stands beside the compiled programs while this process may write some."""
+    return COMPILED.with_name(f"running-{os.getpid()}")
+
+
+def _discard_broken_cache() -> None:
+    """A process that was killed may have left half a program, which JAX would complain of in every later test."""
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    for marker in COMPILED.parent.glob("running-*"):
+        try:
+            os.kill(int(marker.name.removeprefix("running-")), 0)
+        except OSError:
+            shutil.rmtree(COMPILED, ignore_errors=True)
+            marker.unlink(missing_ok=True)
 
 
 def _take_cores(worker: str, count: int) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import pytest
+
 from benchmarks.process import ROOT
 
 _SCRIPT = ROOT / "benchmarks" / "gpu.sh"
@@ -24,6 +26,24 @@ def _run(arguments: Sequence[object], folder: pathlib.Path) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=folder)
 
 
+def _check_training(file: pathlib.Path) -> None:
+    train = json.loads(file.read_text())
+    assert {row["framework"] for row in train["rows"]} == {"jax", "torch"}
+    for row in train["rows"]:
+        assert row["wall_seconds"] > row["epoch_seconds"] > 0
+        assert row["share_of_step"] > 0
+        assert 0 < row["outside_steps"] < 1
+    assert train["rows"][0]["ratio"] == train["rows"][1]["wall_seconds"] / train["rows"][0]["wall_seconds"]
+
+
+def test_a_stage_leaves_its_result(tmp_path: pathlib.Path) -> None:
+    done = _run(["train", tmp_path / "out", "--device", "cpu", "--quick"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train.json"]
+    _check_training(tmp_path / "out" / "train.json")
+
+
+@pytest.mark.slow
 def test_the_dry_run_leaves_every_result_and_goes_on_where_it_stopped(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
     arguments = ["all", out, "--device", "cpu", "--quick"]
@@ -39,19 +59,14 @@ def test_the_dry_run_leaves_every_result_and_goes_on_where_it_stopped(tmp_path: 
         assert json.loads((out / f"parity-{model}.json").read_text())["passed"]
     ratios = json.loads((out / "throughput.json").read_text())["ratios"]
     assert {entry["model"] for entry in ratios} == {"cifar10", "paper"}
-    train = json.loads((out / "train.json").read_text())
-    assert {row["framework"] for row in train["rows"]} == {"jax", "torch"}
-    for row in train["rows"]:
-        assert row["wall_seconds"] > row["epoch_seconds"] > 0
-        assert row["share_of_step"] > 0
-        assert 0 < row["outside_steps"] < 1
-    assert train["rows"][0]["ratio"] == train["rows"][1]["wall_seconds"] / train["rows"][0]["wall_seconds"]
+    _check_training(out / "train.json")
+    runs = json.loads((out / "train.json").read_text())["runs"]
 
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "train.json"}
     again = _run(arguments, tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert {name: (out / name).read_bytes() for name in before} == before
-    assert json.loads((out / "train.json").read_text())["runs"] == train["runs"]
+    assert json.loads((out / "train.json").read_text())["runs"] == runs
     assert again.stdout.count("is there already") == 2
     for word in ("round", "run 1", "bare step"):
         assert word not in again.stderr
