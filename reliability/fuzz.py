@@ -30,7 +30,7 @@ MEGABYTES = 1024
 
 @dataclasses.dataclass
 class Outcome:
-    """What came of the inputs: counts by reader and outcome, and failures in words."""
+    """Results: counts by reader and outcome, and a line for each failure."""
 
     counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
     failures: list[str] = dataclasses.field(default_factory=list)
@@ -43,7 +43,7 @@ class Outcome:
 
 
 class _TooSlow(BaseException):
-    """No reader can catch it by accident."""
+    """A reader took too long. A BaseException, so that no reader catches it by accident."""
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ class Trial:
         self.peak = 0.0
 
     def run(self, seed: int, outcome: Outcome) -> None:
-        """Damages by ``seed``, reads, and enters into ``outcome`` what came of it."""
+        """Damages a file by ``seed``, reads it, and records the result in ``outcome``."""
         rng = random.Random(f"{self.name} {seed}")
         target = rng.choice(self.targets)
         shutil.rmtree(self.copy, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Training runs as real processes, and what a finished one comes to: the same, bit for bit, or not."""
+"""Training runs as real processes, and the comparison of two finished runs bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def start(*flags: str) -> subprocess.Popen[str]:
 
 
 def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
-    """Reads its output up to a line with that beginning."""
+    """Reads the process's output up to a line that starts with ``beginning``."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(beginning):

@@ -72,7 +72,7 @@ def number(positive: bool = False, below: float = math.inf) -> Callable[[str], f
 
 
 def exit_code(prog: str, work: Callable[[], None]) -> int:
-    """Does ``work`` and tells a failure in one line on stderr.
+    """Runs ``work``; a failure becomes one line on stderr.
 
     Returns:
       0 when all went well, 1 when the work failed, 2 for bad input, 130 after Ctrl-C.
@@ -93,7 +93,7 @@ def exit_code(prog: str, work: Callable[[], None]) -> int:
 
 
 def _printable(message: object) -> str:
-    """One line of at most 4,000 characters, none of which steers the terminal: files of strangers bring in names."""
+    """One line of at most 4,000 characters without control characters: names come from other people's files."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(str(message).split()))
     return line if len(line) <= 4000 else line[:4000] + " …"
 

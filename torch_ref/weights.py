@@ -107,7 +107,7 @@ def _holds_its_numbers(value: torch.Tensor) -> bool:
 
 
 def write_pth(arrays: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Saves a state dict as a ``.pth``, on the CPU; an older file gives way once all is written."""
+    """Saves a state dict as a ``.pth``, on the CPU; an older file is replaced once the new one is complete."""
     partial = path.with_name(path.name + ".partial")
     torch.save({name: value.detach().cpu() for name, value in arrays.items()}, partial)
     partial.replace(path)
@@ -140,10 +140,10 @@ def read_safetensors(path: Path) -> tuple[Arrays, Metadata]:
 
 
 def checked(metadata: Mapping[str, Any], path: Path) -> Metadata:
-    """Metadata that was read from ``path``, once every value of it has proved to be what it should be.
+    """Metadata read from ``path``, after every value in it was checked.
 
     Raises:
-      UsageError: when it lacks a value or holds another kind of one.
+      UsageError: a value is missing or of the wrong kind.
     """
     names = ("model", "dataset", "class_names", "image_size", "width", "mean", "std")
     try:
@@ -169,10 +169,10 @@ def write_safetensors(arrays: Mapping[str, torch.Tensor], metadata: Metadata, pa
 
 
 def recognise(arrays: Mapping[str, torch.Tensor]) -> Metadata:
-    """Which network the arrays seem to belong to: what their shapes tell of it.
+    """Recognises the network by the shapes of its arrays.
 
     Returns:
-      As many of ``model``, ``num_classes``, ``input_channels`` and ``width`` as can be told.
+      As many of ``model``, ``num_classes``, ``input_channels`` and ``width`` as the shapes determine.
     """
     shapes = {name: tuple(value.shape) for name, value in arrays.items()}
     known: Metadata = {}
