@@ -40,7 +40,7 @@ def _wait_for(process: subprocess.Popen[str], beginning: str) -> list[str]:
 
 
 def _interrupt(run: pathlib.Path, begin: list[str], number: signal.Signals, rng: random.Random) -> tuple[str, float]:
-    """Starts or resumes the run and sends it a signal at a random moment; returns how it ended, and after how many seconds."""
+    """Starts or resumes the run and sends it a signal at a random moment; returns how it ended, and the seconds."""
     begun = (run / "config.json").exists()
     with start(*(["--resume", str(run)] if begun else [*begin, "--workdir", str(run)])) as process:
         lines = []
