@@ -62,6 +62,9 @@ class DenseKernel:
         return array.reshape(h, w, c, -1).transpose(3, 2, 0, 1).reshape(-1, h * w * c)
 
 
+Entry = Same | ConvKernel | DenseKernel
+
+
 class NameTable:
     """The parameters of both sides, matched one to one.
 
@@ -76,7 +79,7 @@ class NameTable:
 
     def __init__(
         self,
-        entries: Mapping[str, Same | ConvKernel | DenseKernel],
+        entries: Mapping[str, Entry],
         jax: Mapping[str, tuple[int, ...]],
         torch: Mapping[str, tuple[int, ...]],
     ):
@@ -104,16 +107,14 @@ class NameTable:
         return {e.torch: np.ascontiguousarray(e.from_common(arrays[n])) for n, e in self._entries.items()}
 
 
-def _misshapen(
-    name: str, entry: Same | ConvKernel | DenseKernel, jax: tuple[int, ...], torch: tuple[int, ...]
-) -> list[str]:
+def _misshapen(name: str, entry: Entry, jax: tuple[int, ...], torch: tuple[int, ...]) -> list[str]:
     wanted_ndim = {ConvKernel: 4, DenseKernel: 2}.get(type(entry))
     if wanted_ndim is not None and len(torch) != wanted_ndim:
         return [f"{name}: {type(entry).__name__} takes {wanted_ndim} axes, PyTorch's {entry.torch} has {list(torch)}"]
-    flattened = getattr(entry, "flattened", None)
+    flattened = entry.flattened if isinstance(entry, DenseKernel) else None
     if flattened is not None and math.prod(flattened) != torch[1]:
-        return [f"{name}: a flattened {list(flattened)} has not the {torch[1]} inputs of {entry.torch}"]
-    turned = entry.to_common(np.broadcast_to(np.float32(0), torch)).shape
+        return [f"{name}: {entry.torch} has {torch[1]} inputs, which is not a flattened {list(flattened)}"]
+    turned = entry.to_common(np.broadcast_to(np.zeros((), np.float32), torch)).shape
     if turned != jax:
         return [f"{name}: JAX has {list(jax)}, PyTorch's {entry.torch} gives {list(turned)}"]
     return []

@@ -168,8 +168,9 @@ class TorchSide:
         self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
     ) -> torch.Tensor:
         """The logits of the module in training mode with ``masks``, else in evaluation mode."""
+        buffers = {name: value.clone().to(images.device) for name, value in self.module.named_buffers()}
         with _mode(self.module, masks is not None), self._hooked(tap, masks or {}):
-            return torch.func.functional_call(self.module, weights, (images,))
+            return torch.func.functional_call(self.module, {**buffers, **weights}, (images,))
 
     @contextlib.contextmanager
     def _hooked(self, tap: Tap, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
