@@ -1,4 +1,8 @@
-"""Which PyTorch parameter each JAX parameter is, and how its layout turns."""
+"""Matches the parameters of both sides, and turns one side's layout into the other's.
+
+The common layout is JAX's. Each kind of entry turns a PyTorch array into it (``to_common``) and back
+(``from_common``).
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,9 @@ class DenseKernel:
     """A dense layer's kernel: PyTorch's ``[out, in]`` is JAX's ``[in, out]``.
 
     Attributes:
-      flattened: ``(height, width, channels)`` of the feature map that is flattened into its input, if one is: PyTorch
-        flattens it channel by channel, JAX row by row.
+      torch: PyTorch's name.
+      flattened: ``(height, width, channels)`` of the feature map that is flattened into the layer's input; None if
+        there is none. PyTorch flattens it channel by channel, JAX row by row.
     """
 
     torch: str
@@ -74,7 +79,7 @@ class NameTable:
       torch: the PyTorch parameters' shapes, by PyTorch's name.
 
     Raises:
-      ParityError: listing every entry that is missing, not wanted or misshapen.
+      ParityError: listing every entry that is missing, superfluous or misshapen.
     """
 
     def __init__(

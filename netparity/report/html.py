@@ -1,4 +1,4 @@
-"""The report for people: one self-contained page, readable offline, on paper, by day and by night."""
+"""The report as one self-contained page: readable offline and on paper, in light and dark."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _verdict(report: Mapping[str, Any]) -> str:
 
 
 def _failures(model: Mapping[str, Any]) -> list[str]:
-    """What speaks against a model, worst kind first, a line each."""
+    """Why a model fails, a line each, the worst kind first."""
     lines = [f"{r['stage']} {r['quantity']} is out of bounds" for r in model.get("layers") or [] if not r["passed"]]
     lines += [
         f"{c['level']}: {c['name']}{' (' + c['dtype'] + ')' if c.get('dtype') else ''} fails"
