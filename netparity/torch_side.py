@@ -60,11 +60,6 @@ class TorchSide:
         return {stage: self.module.get_submodule(name) for stage, name in self.stages.items()}
 
     @property
-    def dropouts(self) -> tuple[str, ...]:
-        """The stages that are dropout."""
-        return tuple(stage for stage, module in self.modules.items() if isinstance(module, nn.Dropout))
-
-    @property
     def max_pools(self) -> dict[str, tuple[int, int]]:
         """Window and stride of the stages that are max-poolings."""
         pools = {stage: module for stage, module in self.modules.items() if isinstance(module, nn.MaxPool2d)}
