@@ -1,8 +1,8 @@
 """How far two arrays, or two sets of named arrays, are apart.
 
 Every error is relative to the scale of the true values (their largest magnitude), so that it means the same for a
-fresh network's logits of 0.03 as for a gradient of 1e-6. Nothing is averaged or summed with signs, and what is not
-finite is an infinite error, on whichever side it stands.
+fresh network's logits of 0.03 as for a gradient of 1e-6. Nothing is averaged or summed with signs, and a value that
+is not finite, on either side, is an infinite error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class ParityError(Exception):
-    """Two sides that cannot be compared at all; lists every name or shape that does not match."""
+    """Two sides cannot be compared; the message lists every name or shape that does not match."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def max_error(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) 
     return max((error(found[name], truth[name]).max for name in truth), default=0.0)
 
 
-def require_same_names(jax: Iterable[str], torch: Iterable[str], what: str = "arrays") -> None:
+def require_same_names(jax: Iterable[object], torch: Iterable[object], what: str = "arrays") -> None:
     """Refuses two sets of names that differ.
 
     Raises:

@@ -1,12 +1,13 @@
 """The PyTorch side of a comparison: named intermediates and vector-Jacobian products, as NumPy arrays.
 
-The network is taken as it is: forward hooks on its named modules record, perturb or replace each output, so a layer
-in isolation is the module itself. Everything is handed over in the common layout, which is JAX's.
+The network is used unchanged: forward hooks on its named modules record, perturb or replace each output, so a layer
+in isolation is the module itself. All arrays are in the common layout, which is JAX's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,51 +20,49 @@ from netparity.measure import Arrays, ParityError
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 Convert = Callable[[Arrays], Arrays]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (logits, labels) -> scalar
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class TorchSide:
-    """A network in PyTorch.
+    """A network in PyTorch. Its module keeps its weights and its mode, whatever is computed with it.
 
-    Args:
+    Attributes:
       module: takes ``[batch, channel, height, width]`` and returns logits. Its parameters are not used: each method
         is given some.
       stages: the module (dotted name) whose output each stage is, in the order of the network.
       to_common: arrays by PyTorch's parameter names to arrays by common name and layout.
       from_common: its inverse.
       loss: ``(logits, labels) -> scalar``.
-      device: where it is computed; what is handed over lies in NumPy arrays all the same.
+      device: where it is computed; arguments and results are NumPy arrays in any case.
+
+    Raises:
+      ParityError: listing every stage whose module is not there.
     """
 
-    name = "torch"
+    module: nn.Module
+    stages: Mapping[str, str]
+    to_common: Convert
+    from_common: Convert
+    loss: Loss = nn.functional.cross_entropy
+    device: str = "cpu"
 
-    def __init__(
-        self,
-        module: nn.Module,
-        stages: Mapping[str, str],
-        to_common: Convert,
-        from_common: Convert,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-        device: str = "cpu",
-    ):
-        modules = dict(module.named_modules())
-        unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in stages.items()
-                   if name not in modules]  # fmt: skip
+    def __post_init__(self) -> None:
+        known = dict(self.module.named_modules())
+        unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in self.stages.items()
+                   if name not in known]  # fmt: skip
         if unknown:
             raise ParityError("the table of stages does not fit: " + "; ".join(unknown))
-        self.module, self.device = module.to(device), torch.device(device)
-        self.stages = {stage: modules[name] for stage, name in stages.items()}
-        self.to_common, self.from_common = to_common, from_common
-        self.loss = nn.CrossEntropyLoss() if loss is None else loss
 
     @property
-    def dropouts(self) -> tuple[str, ...]:
-        """The stages that are dropout."""
-        return tuple(stage for stage, module in self.stages.items() if isinstance(module, nn.Dropout))
+    def modules(self) -> dict[str, nn.Module]:
+        """The module of every stage, in order."""
+        return {stage: self.module.get_submodule(name) for stage, name in self.stages.items()}
 
     @property
     def max_pools(self) -> dict[str, tuple[int, int]]:
         """Window and stride of the stages that are max-poolings."""
-        pools = {stage: module for stage, module in self.stages.items() if isinstance(module, nn.MaxPool2d)}
+        pools = {stage: module for stage, module in self.modules.items() if isinstance(module, nn.MaxPool2d)}
         sizes = {stage: (module.kernel_size, module.stride) for stage, module in pools.items()}
         return {stage: (np.max(kernel).item(), np.min(stride).item()) for stage, (kernel, stride) in sizes.items()}
 
@@ -90,7 +89,7 @@ class TorchSide:
         return seen
 
     def forward(self, params: Arrays, images: np.ndarray, masks: Arrays | None = None) -> Arrays:
-        """Every intermediate, in order; in training mode with dropout ``masks``, else in evaluation mode."""
+        """Every intermediate, in order: in training mode if there are dropout ``masks``, else in evaluation mode."""
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -145,9 +144,8 @@ class TorchSide:
     def choices(self, forward: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What every ReLU and max-pooling chooses, given either side's intermediates: signs and maxima, by stage."""
         found = {}
-        names = list(self.stages)
-        for before, name in itertools.pairwise(names):
-            module, x = self.stages[name], self.tensor(forward[before])
+        for before, (name, module) in itertools.pairwise(self.modules.items()):
+            x = self.tensor(forward[before[0]])
             if isinstance(module, nn.ReLU):
                 found[name] = (x > 0).cpu().numpy()
             elif isinstance(module, nn.MaxPool2d):
@@ -157,16 +155,17 @@ class TorchSide:
 
     @contextlib.contextmanager
     def masked(self, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Inside, the dropouts of the module in training mode keep what ``masks`` says, scaled by their own rate."""
+        """Inside, dropouts in training mode keep what ``masks`` says, scaled by their own rate."""
         with self._hooked(lambda name, value: value, masks):
             yield
 
     def _call(
         self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
     ) -> torch.Tensor:
-        self.module.train(masks is not None)
-        with self._hooked(tap, masks or {}):
-            return torch.func.functional_call(self.module, weights, (images,))
+        """The logits of the module in training mode with ``masks``, else in evaluation mode."""
+        buffers = {name: value.clone().to(images.device) for name, value in self.module.named_buffers()}
+        with _mode(self.module, masks is not None), self._hooked(tap, masks or {}):
+            return torch.func.functional_call(self.module, {**buffers, **weights}, (images,))
 
     @contextlib.contextmanager
     def _hooked(self, tap: Tap, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
@@ -178,7 +177,7 @@ class TorchSide:
 
             return call
 
-        handles = [module.register_forward_hook(hook(name)) for name, module in self.stages.items()]
+        handles = [module.register_forward_hook(hook(name)) for name, module in self.modules.items()]
         try:
             yield
         finally:
@@ -202,6 +201,18 @@ class TorchSide:
         missing = [name for name in self.stages if name not in seen]
         if missing:
             raise ParityError(f"the PyTorch network never calls the modules of these stages: {', '.join(missing)}")
+
+
+@contextlib.contextmanager
+def _mode(module: nn.Module, train: bool) -> Iterator[None]:
+    """Inside, the module is in training or in evaluation mode; afterwards each of its parts is as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    module.train(train)
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 def _grad(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from torch import nn
 
 from jaxalex import convert, models
 from jaxalex.networks import alexnet
@@ -110,12 +111,16 @@ def torch_stages() -> dict[str, str]:
 
 
 def torch_side(
-    case: Case, module: Any = None, stages: dict[str, str] | None = None, loss: Any = None, device: str = "cpu"
+    case: Case,
+    module: Any = None,
+    stages: dict[str, str] | None = None,
+    loss: Any = nn.functional.cross_entropy,
+    device: str = "cpu",
 ) -> TorchSide:
     """The reference, with its own loss. ``module`` stands in for it where a fault is planted."""
     feature_hw = case.feature_hw
     return TorchSide(
-        torch_module(case) if module is None else module,
+        (torch_module(case) if module is None else module).to(device),
         torch_stages() if stages is None else stages,
         to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
         from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),

@@ -13,6 +13,7 @@ from netparity.diagnosis import diagnose
 from netparity.results import Check, StageResult
 from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import trajectory
+from parity_tests.alexnet.diagnosis import others
 from parity_tests.alexnet.initialisers import initialisers
 from parity_tests.alexnet.networks import Case, Inputs, make_inputs
 from parity_tests.alexnet.optimizer import optimizer
@@ -157,7 +158,7 @@ def plant(on: Bench, fault: Fault) -> dict[str, Any]:
         "found_stage": found,
         "caught": found is not None,
         "located": found == stage,
-        "diagnosis": None if failure is None else diagnose(failure, on.pair(pieces), pieces, on.seed),
+        "diagnosis": None if failure is None else diagnose(failure, on.pair(pieces), others(*pieces)),
     }
 
 
