@@ -1,25 +1,24 @@
-"""``python -m parity_tests.pages.readme_tables``: the parity figures in the README, taken from ``report.json``."""
+"""``python -m parity_tests.pages.readme_tables``: the parity figures on a page, taken from ``report.json``."""
 
 from __future__ import annotations
 
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
 from netparity.report.charts import figure_text
 
-BEGIN, END = "<!-- parity:begin -->", "<!-- parity:end -->"
 _FIGURES = ("float64_error", "float32_jax_rms", "float32_torch_rms", "bound")
 _GRADIENTS = {"vjp_input": "input", "vjp_kernel": "kernel", "vjp_bias": "bias"}
 _VERSIONS = ("jax", "flax", "optax", "torch")
 
 
 def tables(report: Mapping[str, Any]) -> str:
-    """The Markdown that stands between the markers.
+    """Every layer of every network, with the bounds, and the score of the planted faults.
 
     Args:
       report: what ``report.json`` holds.
@@ -28,24 +27,54 @@ def tables(report: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, _score(report)])
 
 
-def replaced(readme: str, content: str) -> str:
-    """A README with ``content`` between its markers.
+def evidence(report: Mapping[str, Any]) -> str:
+    """The same in brief: the float64 difference of each layer with parameters, and the worst of everything.
+
+    Args:
+      report: what ``report.json`` holds.
+    """
+    models = report["models"]
+    stages = dict.fromkeys(
+        row["stage"] for model in models.values() for row in model["layers"] if row["quantity"] == "vjp_kernel"
+    )
+    lines = [
+        "| float64: JAX against PyTorch | " + " | ".join(stages) + " | worst of all |",
+        "| --- |" + " ---: |" * (len(stages) + 1),
+    ]
+    for name, model in models.items():
+        errors: dict[str, float] = {}
+        for row in model["layers"]:
+            if row["float64_error"] is not None:
+                errors[row["stage"]] = max(errors.get(row["stage"], 0.0), row["float64_error"])
+        cells = [*(figure_text(errors.get(stage)) for stage in stages)]
+        lines.append(f"| {name} | {' | '.join(cells)} | {figure_text(model['float64_max_relative_error'])} |")
+    what = "The largest difference of each layer's output and gradients, relative to their scale; the worst of all includes"
+    return "\n".join(lines) + f"\n\n{what} losses, optimizer, data and metrics. {_score(report)}"
+
+
+# What a page may ask for, by the name in its markers.
+PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {"parity": tables, "evidence": evidence}
+
+
+def filled(page: str, report: Mapping[str, Any]) -> str:
+    """A page with each of the `PARTS` between its markers, ``<!-- parity:begin -->`` and ``<!-- parity:end -->``.
 
     Raises:
-      UsageError: unless it has each marker once, in order.
-
-    >>> print(replaced("a\\n<!-- parity:begin -->\\nold\\n<!-- parity:end -->", "new"))
-    a
-    <!-- parity:begin -->
-    <BLANKLINE>
-    new
-    <BLANKLINE>
-    <!-- parity:end -->
+      UsageError: if markers do not come in pairs, in order, or the page has none.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(END) < readme.index(BEGIN):
-        raise UsageError(f"needs one line {BEGIN} and after it one line {END}")
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}"
+    done = False
+    for name, write in PARTS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if begin not in page and end not in page:
+            continue
+        if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
+            raise UsageError(f"needs one line {begin} and after it one line {end}")
+        before, rest = page.split(begin)
+        page = f"{before}{begin}\n\n{write(report)}\n\n{end}{rest.split(end)[1]}"
+        done = True
+    if not done:
+        raise UsageError("needs markers: " + ", ".join(f"<!-- {name}:begin -->" for name in PARTS))
+    return page
 
 
 def _model(name: str, model: Mapping[str, Any]) -> str:
@@ -101,10 +130,10 @@ def _score(report: Mapping[str, Any]) -> str:
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m parity_tests.pages.readme_tables",
-        f"Writes the per-layer figures and the fault score between {BEGIN} and {END}.",
+        f"Writes what a parity report found between the markers of a page. Markers: {', '.join(PARTS)}.",
     )
     parser.add_argument("report", type=pathlib.Path, metavar="REPORT.json", help="as python -m parity_tests wrote it")
-    parser.add_argument("readme", type=pathlib.Path, metavar="README.md", help="the page that holds the markers")
+    parser.add_argument("page", type=pathlib.Path, metavar="PAGE.md", help="the page that holds the markers")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the two disagree")
     return parser
 
@@ -116,13 +145,12 @@ def _read(path: pathlib.Path) -> str:
         raise UsageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
-def _tables_of(path: pathlib.Path) -> str:
+def _report_of(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return tables(json.loads(_read(path)))
+        report = json.loads(_read(path))
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}: not JSON ({error})") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(f"{path}: not a parity report ({type(error).__name__}: {error})") from error
+    return report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,15 +158,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         args = _parser().parse(argv)
-        content, readme = _tables_of(args.report), _read(args.readme)
+        report, page = _report_of(args.report), _read(args.page)
         try:
-            wanted = replaced(readme, content)
+            wanted = filled(page, report)
         except UsageError as error:
-            raise UsageError(f"{args.readme}: {error}") from error
-        if args.check and wanted != readme:
-            raise RunError(f"{args.readme} disagrees with {args.report}: run this again without --check")
+            raise UsageError(f"{args.page}: {error}") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UsageError(f"{args.report}: not a parity report ({type(error).__name__}: {error})") from error
+        if args.check and wanted != page:
+            raise RunError(f"{args.page} disagrees with {args.report}: run this again without --check")
         if not args.check:
-            args.readme.write_text(wanted, encoding="utf-8")
+            args.page.write_text(wanted, encoding="utf-8")
 
     return cli.run(command)
 

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def files(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     report, readme = tmp_path / "report.json", tmp_path / "README.md"
     report.write_text(json.dumps(synthetic_report()))
-    readme.write_text(f"# A page\n\n{readme_tables.BEGIN}\nold\n{readme_tables.END}\n\nThe end.\n")
+    readme.write_text("# A page\n\n<!-- parity:begin -->\nold\n<!-- parity:end -->\n\nThe end.\n")
     return report, readme
 
 
@@ -78,7 +78,7 @@ def test_what_was_written_passes_the_check_and_the_rest_stays(files, capsys):
         ("{", None, "not JSON"),
         ("[]", None, "not a parity report"),
         ('{"models": {}}', None, "not a parity report"),
-        ("good", "no markers", "needs one line <!-- parity:begin -->"),
+        ("good", "no markers", "needs markers: <!-- parity:begin -->"),
         ("good", "<!-- parity:end --> <!-- parity:begin -->", "needs one line"),
     ],
 )
@@ -102,8 +102,30 @@ def test_unknown_flags_are_misuse(capsys):
     assert "--help" in capsys.readouterr().err
 
 
-def test_the_readme_shows_the_committed_report():
-    assert _run(ROOT / "docs" / "parity-report.json", ROOT / "README.md", "--check") == 0
+def test_the_brief_table_holds_the_largest_of_each_layer(tmp_path):
+    report = synthetic_report()
+    for layer in report["models"]["cifar10"]["layers"]:
+        if layer["stage"] == "conv2":
+            layer["float64_error"] = {"output": 1e-15, "vjp_input": 3e-15}.get(layer["quantity"], 2e-15)
+    report["models"]["cifar10"]["float64_max_relative_error"] = 4.5e-14
+    page = tmp_path / "page.md"
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    page.write_text("<!-- evidence:begin -->\n<!-- evidence:end -->\n")
+    assert _run(tmp_path / "report.json", page) == 0
+    lines = page.read_text().splitlines()
+    head = next(line for line in lines if line.startswith("| float64"))
+    assert head.split(" | ")[1:] == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2", "fc3", "worst of all |"]
+    cells = next(line for line in lines if line.startswith("| cifar10")).split(" | ")
+    assert (cells[2], cells[-1]) == ("3.0e-15", "4.5e-14 |")
+    assert "42 of 42 caught" in page.read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/parity.md"])
+def test_the_pages_show_the_committed_report(page):
+    assert _run(ROOT / "docs" / "parity-report.json", ROOT / page, "--check") == 0
+
+
+def test_the_committed_report_is_of_the_whole_networks():
     report = json.loads((ROOT / "docs" / "parity-report.json").read_text())
     assert report["passed"]
     assert {name: model["width"] for name, model in report["models"].items()} == {"cifar10": 1, "paper": 1}
