@@ -48,7 +48,7 @@ def evidence(report: Mapping[str, Any]) -> str:
                 errors[row["stage"]] = max(errors.get(row["stage"], 0.0), row["float64_error"])
         cells = [*(figure_text(errors.get(stage)) for stage in stages)]
         lines.append(f"| {name} | {' | '.join(cells)} | {figure_text(model['float64_max_relative_error'])} |")
-    what = "The largest difference of each layer's output and gradients, relative to their scale; the worst of all includes"
+    what = "The largest difference of each layer's output and gradients, relative to their scale; worst of all: also"
     return "\n".join(lines) + f"\n\n{what} losses, optimizer, data and metrics. {_score(report)}"
 
 
