@@ -31,8 +31,8 @@ class _Affine(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         assert self.name is not None
         init = initializers.SCHEMES[self.init_scheme](self.name, math.prod(self.kernel_shape[:-1]))
-        kernel = self.param("kernel", init.kernel, self.kernel_shape, jnp.float32)
-        bias = self.param("bias", init.bias, self.kernel_shape[-1:], jnp.float32)
+        kernel = jnp.asarray(self.param("kernel", init.kernel, self.kernel_shape, jnp.float32))
+        bias = jnp.asarray(self.param("bias", init.bias, self.kernel_shape[-1:], jnp.float32))
         dtype = kernel.dtype if self.dtype is None else self.dtype
         return x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
 
@@ -75,7 +75,7 @@ class AlexNet(nn.Module):
           UsageError: if the images are too small for the network.
         """
         tables.check_image_size(self.layers, images.shape[1], images.shape[2])
-        x, seen = images, {}
+        x, seen = jnp.asarray(images), {}
         # The rewritten table is faster; the intermediates are those of the published one.
         for row in self.layers if capture else tables.pool_before_relu(self.layers):
             match row:

@@ -33,9 +33,9 @@ _MIN_WINOGRAD_FEATURES = 16
 # With fewer tiles its kernel's transform costs more than it saves: 16 of them, a picture of 8×8, took 1.3 times as long
 # as one matrix product of the windows, 32 as long or less.
 _MIN_WINOGRAD_TILES = 32
-# What share of a direct convolution's products it may need.
+# It is used if it needs at most this share of a direct convolution's products.
 _MAX_WINOGRAD_SHARE = 0.75
-# Up to this many numbers a window is laid out as a row of a matrix.
+# Windows of at most this many numbers are laid out as the rows of a matrix.
 _MAX_PATCH = 256
 
 
@@ -70,15 +70,15 @@ def conv2d(
     """Two-dimensional cross-correlation, as in ``torch.nn.functional.conv2d``, in NHWC.
 
     On the CPU it is computed with matrix products, by `jaxalex.networks.winograd` where that needs far fewer of them.
-    So neither pass falls to XLA's own convolutions there, of which the kernel's gradient is slow, and naive inside
-    ``lax.scan``. What it gains is in ``docs/performance.md``.
+    XLA's own convolutions are avoided there in both passes: their kernel gradient is slow, and naive inside
+    ``lax.scan``. ``docs/performance.md`` shows the gain.
 
     Args:
       x: ``[batch, height, width, in]``, floating.
       kernel: ``[k, k, in, out]``, of x's dtype.
       stride: pixels between two windows, along both axes.
       padding: zeros added on each side of both axes.
-      precision: of the products; ``lax.Precision.HIGHEST`` means true float32 on every device.
+      precision: of the products; ``lax.Precision.HIGHEST`` is true float32 on every device.
 
     Returns:
       ``[batch, out_size(height, …), out_size(width, …), out]``, of x's dtype.

@@ -29,7 +29,7 @@ Convolved = Float[Array, "batch height+2*{padding}-size+1 width+2*{padding}-size
 # The parts of a kernel have different numbers of points, so the 16 matrices of a list differ in size.
 Matrix = Float[Array, "_ _"]
 _POINTS = 4  # of a tile, along each axis
-# What lies between the transforms at once: in this little memory it stays in the caches, and pages are used again.
+# Bound on the intermediate arrays alive at once, in bytes: small enough for them to stay in the caches and reuse pages.
 _BYTES = 16 * 2**20
 
 
@@ -181,16 +181,16 @@ def _correlate(
 
 
 def _parts_of_batch(x: Images, size: int, out_hw: Sequence[int], features: int) -> int:
-    """In how many parts a batch is worked on: so many that what lies between the transforms stays within `_BYTES`."""
+    """Into how many parts a batch is split, so that the arrays between the transforms fit into `_BYTES`."""
     tiles = math.prod(-(-n // 2) for n in out_hw)
     numbers = tiles * (4 * num_products(size) * x.shape[-1] + _POINTS**2 * features)
     fewest = min(len(x), math.ceil(len(x) * numbers * x.dtype.itemsize / _BYTES))
-    # Parts of one size, if that takes no more than twice as many; else the last one is filled up with zeros.
+    # Parts of equal size if fewer than twice as many suffice; otherwise the last one is padded with zeros.
     return next((n for n in range(fewest, 2 * fewest) if len(x) % n == 0), fewest)
 
 
 def _split(x: Float[Array, " batch *rest"], parts: int) -> Float[Array, "{parts} images *rest"]:
-    """``[batch, …]`` to ``[parts, images, …]``, filled up with zeros."""
+    """``[batch, …]`` to ``[parts, images, …]``, padded with zeros."""
     images = -(-len(x) // parts)
     missing = images * parts - len(x)
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, missing, 0), *[(0, 0, 0)] * (x.ndim - 1)))
