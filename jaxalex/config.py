@@ -15,31 +15,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalex.errors import UsageError
+from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import files
 
-MODELS = ("cifar10", "paper")
+MODELS = tuple(NETWORKS)
 DATASETS = ("auto", "cifar10", "digits")
 INITS = ("torch", "flax", "he", "paper")
 NORMALIZATIONS = ("half", "dataset")
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 NONFINITE = ("stop", "skip")
-# What a run may be continued with that it was not begun with: none of it decides a result that is there already.
-# (The data's content is checked wherever it lies.)
+# What may change when a run is resumed: none of it decides a result that exists already.
+# (The data's content is checked, wherever it lies.)
 MAY_CHANGE = frozenset({"num_epochs", "data_dir", "checkpoint_every", "keep"})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a run's result, next to the data and the versions. Saved as ``config.json``.
+    """Everything that decides a run's result, besides the data and the versions. Saved as ``config.json``.
 
     Attributes:
-      recipe: name of the recipe that the other values started from.
+      recipe: the named recipe whose values were the starting point.
       model: "cifar10" or "paper".
       width: factor on hidden channels and units; 1.0 is the published network.
       dataset: "auto", "cifar10" or "digits".
-      data_dir: where the data lies or goes; None means JAXALEX_DATA_DIR, else tensorflow-datasets' folder.
-      batch_size: samples a step.
+      data_dir: the data's folder; None means JAXALEX_DATA_DIR, else tensorflow-datasets' folder.
+      batch_size: samples per step.
       num_epochs: passes over the training set.
       learning_rate: of SGD, constant.
       momentum: of SGD, in [0, 1).
@@ -51,10 +52,10 @@ class TrainConfig:
       precision: "float32" (full, on every device), "tf32" or "bfloat16" (float32 parameters and loss).
       limit_train: train on the first N samples of the shuffled train split; None means all.
       limit_eval: evaluate and test on the first N samples each; None means all.
-      on_nonfinite: "stop" at a loss or gradient that is not finite, or "skip" that step.
+      on_nonfinite: "stop" the run when a loss or gradient is not finite, or "skip" that step.
       checkpoint_every: steps ("500") or minutes ("5m") between checkpoints inside an epoch; None means only after
         each epoch.
-      keep: how many of the last checkpoints stay, beside the best.
+      keep: how many of the latest checkpoints are kept, besides the best one.
 
     Raises:
       UsageError: naming the first value out of range and the range.
@@ -91,7 +92,7 @@ class TrainConfig:
             check_range(field, getattr(self, field))
 
 
-# The project's own name for what each recipe is for; the values that differ from TrainConfig's defaults.
+# By name, the values in which each recipe differs from TrainConfig's defaults.
 RECIPES: dict[str, dict[str, Any]] = {
     # CIFAR-10 as the plain PyTorch job has it: batch 32, 20 epochs, SGD 0.01 with momentum 0.9, PyTorch's init.
     "baseline": {},
@@ -188,7 +189,7 @@ def read(run: pathlib.Path) -> TrainConfig:
     """The configuration of a run folder.
 
     Raises:
-      UsageError: naming what is no run folder, or what is wrong in its ``config.json``.
+      UsageError: if the folder is no run folder, or naming what is wrong in its ``config.json``.
     """
     file = run / "config.json"
     if not file.exists():
@@ -201,15 +202,15 @@ def read(run: pathlib.Path) -> TrainConfig:
 
 
 def resumed(run: pathlib.Path, given: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with which a run goes on: that of its folder; what ``given`` says must agree.
+    """The configuration with which a run is resumed: the saved one, which ``given`` must not contradict.
 
     Args:
       run: a run folder.
-      given: values by field; a recipe stands for its values. What is in `MAY_CHANGE` may differ, the number of epochs
-        only upwards.
+      given: values by field; a recipe stands for its values. Fields in `MAY_CHANGE` may differ, but the number of
+        epochs may only grow.
 
     Raises:
-      UsageError: listing all that differs.
+      UsageError: listing every value that differs.
     """
     saved = read(run)
     wanted = {**RECIPES.get(given.get("recipe", ""), {}), **given}
@@ -227,7 +228,7 @@ def resumed(run: pathlib.Path, given: Mapping[str, Any]) -> TrainConfig:
 
 
 def parse_every(text: str | None) -> tuple[int | None, float | None]:
-    """Steps and seconds between two checkpoints; None is never.
+    """Steps and seconds between two checkpoints; None means never.
 
     >>> parse_every("500"), parse_every("5m"), parse_every(None)
     ((500, None), (None, 300.0), (None, None))

@@ -1,4 +1,4 @@
-"""Parameters to and from PyTorch's ``state_dict`` arrays, as other programs use it."""
+"""Parameters to and from PyTorch's ``state_dict`` arrays, as other programs use them."""
 
 from jaxalex.weights.convert import Params, compare_shapes, from_torch, to_torch, torch_shapes
 

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from jaxalex.networks import layers, winograd
+from jaxalex.networks.tables import out_size
+from jaxalex.training import steps
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +48,7 @@ def test_conv2d_equals_plain(size: int, stride: int, padding: int, channels: int
     kernel = jax.random.normal(keys[1], (size, size, channels, 5))
     fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, stride, padding), x, kernel)
     plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, stride, padding), x, kernel)
-    height, width = (layers.out_size(n, size, stride, padding) for n in (19, 14))
+    height, width = (out_size(n, size, stride, padding) for n in (19, 14))
     assert fast.shape == (2, height, width, 5)
     _close(fast, plain)
     cotangent = jax.random.normal(keys[2], plain.shape)
@@ -60,6 +63,24 @@ def test_conv2d_of_few_tiles_equals_plain(size: int, padding: int, batch: int) -
     keys = jax.random.split(jax.random.key(size), 3)
     x, kernel = jax.random.normal(keys[0], (batch, 6, 5, 17)), jax.random.normal(keys[1], (size, size, 17, 4))
     _same(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel, padding, keys[2])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: layers.max_pool(jnp.ones((4, 4, 1)), 2, 2),  # no batch
+        lambda: layers.conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 5, 1))),  # 2 channels and 5
+        lambda: layers.conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 2, 2, 1))),  # no square
+        lambda: layers.max_pool(jnp.ones((1, 4, 4, 1), jnp.int32), 2, 2),
+        lambda: winograd.conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2)), 1),
+        lambda: jax.jit(winograd.conv2d, static_argnums=2)(jnp.ones((4, 4, 2)), jnp.ones((3, 3, 2, 1)), 1),
+        lambda: steps.summed_metrics(jnp.ones((2, 3)), jnp.zeros(4, jnp.int32), jnp.ones(2, jnp.float32)),
+    ],
+)
+def test_shapes_and_dtypes_are_checked_in_tests(call: Callable[[], object]) -> None:
+    """Every call of these modules, inside ``jit`` too, is held against the shapes in its annotations."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        call()
 
 
 def test_conv2d_by_hand() -> None:

@@ -21,7 +21,7 @@ class Initializer(Protocol):
 
 
 class LayerInit(NamedTuple):
-    """How one layer starts."""
+    """The initializers of one layer's parameters."""
 
     kernel: Initializer
     bias: Initializer

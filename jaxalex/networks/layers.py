@@ -16,8 +16,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxalex.networks import winograd
+from jaxalex.networks.tables import out_size
+
+# What goes in, and what comes out at a function's own ``stride``, ``padding`` and ``window``.
+Images = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "size size channels features"]
+Convolved = Float[Array, "batch (height+2*{padding}-size)//{stride}+1 (width+2*{padding}-size)//{stride}+1 features"]
+Pooled = Float[Array, "batch (height-{window})//{stride}+1 (width-{window})//{stride}+1 channels"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # With 3 channels the transforms cost more than they save (7.5 ms against 2.2), with 48 less; between was not measured.
@@ -25,21 +33,10 @@ _MIN_WINOGRAD_FEATURES = 16
 # With fewer tiles its kernel's transform costs more than it saves: 16 of them, a picture of 8×8, took 1.3 times as long
 # as one matrix product of the windows, 32 as long or less.
 _MIN_WINOGRAD_TILES = 32
-# What share of a direct convolution's products it may need.
+# It is used if it needs at most this share of a direct convolution's products.
 _MAX_WINOGRAD_SHARE = 0.75
-# Up to this many numbers a window is laid out as a row of a matrix.
+# Windows of at most this many numbers are laid out as the rows of a matrix.
 _MAX_PATCH = 256
-
-
-def out_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Output size of a convolution or pooling along one axis: ``floor((size - kernel + 2 padding) / stride) + 1``.
-
-    Zero or negative where the window does not fit.
-
-    >>> out_size(224, kernel=11, stride=4, padding=2), out_size(224, 11, 4, 0), out_size(227, 11, 4, 0)
-    (55, 54, 55)
-    """
-    return (size - kernel + 2 * padding) // stride + 1
 
 
 def _taps(size: int) -> list[tuple[int, int]]:
@@ -47,7 +44,9 @@ def _taps(size: int) -> list[tuple[int, int]]:
     return list(itertools.product(range(size), range(size)))
 
 
-def _shifted(x: jax.Array, tap: tuple[int, int], out_hw: Sequence[int], stride: int) -> jax.Array:
+def _shifted(
+    x: Images, tap: tuple[int, int], out_hw: Sequence[int], stride: int
+) -> Float[Array, "batch out_height out_width channels"]:
     """What one tap of a sliding window sees: ``[b, out_h, out_w, c]``."""
     (i, j), (h, w) = tap, out_hw
     limits = (x.shape[0], i + (h - 1) * stride + 1, j + (w - 1) * stride + 1, x.shape[3])
@@ -55,8 +54,8 @@ def _shifted(x: jax.Array, tap: tuple[int, int], out_hw: Sequence[int], stride: 
 
 
 def conv2d_plain(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, precision: lax.Precision | None = None
-) -> jax.Array:
+    x: Images, kernel: Kernel, stride: int = 1, padding: int = 0, precision: lax.Precision | None = None
+) -> Convolved:
     """`conv2d` with the gradients that JAX derives itself: the definition that `conv2d` must equal."""
     pad = (padding, padding)
     return lax.conv_general_dilated(
@@ -66,20 +65,20 @@ def conv2d_plain(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv2d(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, precision: lax.Precision | None = None
-) -> jax.Array:
+    x: Images, kernel: Kernel, stride: int = 1, padding: int = 0, precision: lax.Precision | None = None
+) -> Convolved:
     """Two-dimensional cross-correlation, as in ``torch.nn.functional.conv2d``, in NHWC.
 
     On the CPU it is computed with matrix products, by `jaxalex.networks.winograd` where that needs far fewer of them.
-    So neither pass falls to XLA's own convolutions there, of which the kernel's gradient is slow, and naive inside
-    ``lax.scan``. What it gains is in ``docs/performance.md``.
+    XLA's own convolutions are avoided there in both passes: their kernel gradient is slow, and naive inside
+    ``lax.scan``. ``docs/performance.md`` shows the gain.
 
     Args:
       x: ``[batch, height, width, in]``, floating.
       kernel: ``[k, k, in, out]``, of x's dtype.
       stride: pixels between two windows, along both axes.
       padding: zeros added on each side of both axes.
-      precision: of the products; ``lax.Precision.HIGHEST`` means true float32 on every device.
+      precision: of the products; ``lax.Precision.HIGHEST`` is true float32 on every device.
 
     Returns:
       ``[batch, out_size(height, …), out_size(width, …), out]``, of x's dtype.
@@ -90,8 +89,8 @@ def conv2d(
 
 
 def _conv2d_fwd(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x: Images, kernel: Kernel, stride: int, padding: int, precision: lax.Precision | None
+) -> tuple[Convolved, tuple[Images, Kernel]]:
     return conv2d(x, kernel, stride, padding, precision), (x, kernel)
 
 
@@ -99,11 +98,11 @@ def _conv2d_bwd(
     stride: int,
     padding: int,
     precision: lax.Precision | None,
-    residuals: tuple[jax.Array, jax.Array],
-    grad: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    residuals: tuple[Images, Kernel],
+    grad: Convolved,
+) -> tuple[Images, Kernel]:
     # Each formulation's own gradient; its forward pass is not needed for that, and XLA drops it.
-    def gradients(formulation: Callable[..., jax.Array]) -> Callable[..., Any]:
+    def gradients(formulation: Callable[..., Array]) -> Callable[..., Any]:
         function = functools.partial(formulation, stride=stride, padding=padding, precision=precision)
         return lambda x, kernel, grad: jax.vjp(function, x, kernel)[1](grad)
 
@@ -113,9 +112,7 @@ def _conv2d_bwd(
 conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
-def _conv2d_cpu(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
-) -> jax.Array:
+def _conv2d_cpu(x: Images, kernel: Kernel, stride: int, padding: int, precision: lax.Precision | None) -> Convolved:
     size, in_features = kernel.shape[0], kernel.shape[2]
     folded = -(-size // stride)
     tiles = len(x) * math.prod(-(-out_size(n, size, stride, padding) // 2) for n in x.shape[1:3])
@@ -135,7 +132,9 @@ def _conv2d_cpu(
     return conv2d_plain(x, kernel, stride, padding, precision)
 
 
-def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+def _space_to_depth(
+    x: Images, kernel: Kernel, stride: int, padding: int
+) -> tuple[Float[Array, "batch rows columns depth"], Float[Array, "folded folded depth features"]]:
     """Image and kernel of the same convolution at stride 1: squares of ``stride`` pixels a side become channels."""
     size, (in_features, out_features) = kernel.shape[0], kernel.shape[2:]
     folded = -(-size // stride)
@@ -150,9 +149,7 @@ def _space_to_depth(x: jax.Array, kernel: jax.Array, stride: int, padding: int) 
     return x, kernel.reshape(folded, folded, stride**2 * in_features, out_features)
 
 
-def _conv2d_patches(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: int, precision: lax.Precision | None
-) -> jax.Array:
+def _conv2d_patches(x: Images, kernel: Kernel, stride: int, padding: int, precision: lax.Precision | None) -> Convolved:
     """One matrix product of the windows, each laid out as a row, with the kernel."""
     size = kernel.shape[0]
     out_hw = [out_size(n, size, stride, padding) for n in x.shape[1:3]]
@@ -163,13 +160,13 @@ def _conv2d_patches(
     return out.reshape(len(x), *out_hw, -1)
 
 
-def max_pool_plain(x: jax.Array, window: int, stride: int) -> jax.Array:
+def max_pool_plain(x: Images, window: int, stride: int) -> Pooled:
     """`max_pool` as ``lax.reduce_window``: the definition that `max_pool` must equal."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), "VALID")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
+def max_pool(x: Images, window: int, stride: int) -> Pooled:
     """Max-pooling without padding, output size rounded down, as in ``torch.nn.functional.max_pool2d``.
 
     The gradient goes whole to the first maximum of a window, row by row, as PyTorch's does. It is a sum of masked
@@ -188,14 +185,12 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     return functools.reduce(jnp.maximum, (_shifted(x, tap, out_hw, stride) for tap in _taps(window)))
 
 
-def _max_pool_fwd(x: jax.Array, window: int, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _max_pool_fwd(x: Images, window: int, stride: int) -> tuple[Pooled, tuple[Images, Pooled]]:
     out = max_pool(x, window, stride)
     return out, (x, out)
 
 
-def _max_pool_bwd(
-    window: int, stride: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Array
-) -> tuple[jax.Array]:
+def _max_pool_bwd(window: int, stride: int, residuals: tuple[Images, Pooled], grad: Pooled) -> tuple[Images]:
     x, out = residuals
     (_, height, width, _), (_, out_h, out_w, _) = x.shape, out.shape
     zero = jnp.zeros((), grad.dtype)

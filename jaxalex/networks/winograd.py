@@ -20,10 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-Arrays = Sequence[jax.Array]
+Arrays = Sequence[Array]
+Images = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "size size channels features"]
+Convolved = Float[Array, "batch height+2*{padding}-size+1 width+2*{padding}-size+1 features"]
+# The parts of a kernel have different numbers of points, so the 16 matrices of a list differ in size.
+Matrix = Float[Array, "_ _"]
 _POINTS = 4  # of a tile, along each axis
-# What lies between the transforms at once: in this little memory it stays in the caches, and pages are used again.
+# Bound on the intermediate arrays alive at once, in bytes: small enough for them to stay in the caches and reuse pages.
 _BYTES = 16 * 2**20
 
 
@@ -41,34 +47,34 @@ def _parts(size: int) -> list[tuple[int, int]]:
     return [(first, 2) for first in range(0, size - 3, 2)] + [(size - 3, 3)]
 
 
-def _input_transform(d: Arrays) -> list[jax.Array]:
+def _input_transform(d: Arrays) -> list[Array]:
     """Bᵀ along one axis: 4 rows to 4."""
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
-def _kernel_transform(g: Arrays) -> list[jax.Array]:
+def _kernel_transform(g: Arrays) -> list[Array]:
     """G along one axis: 3 taps to 4 rows; 2 taps to 3, since the last would be zero."""
     outer = (g[0] + g[2]) / 2 if len(g) == 3 else g[0] / 2
     return [g[0], outer + g[1] / 2, outer - g[1] / 2, *g[2:]]
 
 
-def _kernel_transposed(u: Arrays) -> list[jax.Array]:
+def _kernel_transposed(u: Arrays) -> list[Array]:
     """Gᵀ along one axis: 4 rows to 3 taps; 3 to 2."""
     half_sum = (u[1] + u[2]) / 2
     return [u[0] + half_sum, (u[1] - u[2]) / 2, *(half_sum + last for last in u[3:])]
 
 
-def _output_transform(m: Arrays) -> list[jax.Array]:
+def _output_transform(m: Arrays) -> list[Array]:
     """Aᵀ along one axis: 4 rows to 2."""
     return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
 
 
-def _output_transposed(y: Arrays) -> list[jax.Array]:
+def _output_transposed(y: Arrays) -> list[Array]:
     """A along one axis: 2 rows to 4."""
     return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
 
 
-def _along_both(transform: Callable[[Arrays], list[jax.Array]], grid: Sequence[Arrays]) -> list[list[jax.Array]]:
+def _along_both(transform: Callable[[Arrays], list[Array]], grid: Sequence[Arrays]) -> list[list[Array]]:
     """A transform along the columns of a grid of arrays, then along its rows."""
     columns = [transform([row[j] for row in grid]) for j in range(len(grid[0]))]
     return [transform(row) for row in zip(*columns, strict=True)]
@@ -84,7 +90,7 @@ def _parts_with(point: tuple[int, int], size: int) -> list[tuple[tuple[int, int]
     return [(i, j) for i in down for j in across]
 
 
-def _input_points(x: jax.Array, size: int, padding: int) -> list[jax.Array]:
+def _input_points(x: Images, size: int, padding: int) -> list[Float[Array, "tiles _"]]:
     """Bᵀ d B of every tile, seen by every part of the kernel: 16 matrices ``[tile, part and channel]``.
 
     There is a tile for every 2×2 outputs; the last may reach beyond.
@@ -98,7 +104,7 @@ def _input_points(x: jax.Array, size: int, padding: int) -> list[jax.Array]:
     grid = [[x[:, i : i + stops[0] : 2, j : j + stops[1] : 2] for j in range(_POINTS)] for i in range(_POINTS)]
     transformed = _along_both(_input_transform, grid)
 
-    def seen(point: tuple[int, int]) -> jax.Array:
+    def seen(point: tuple[int, int]) -> Matrix:
         tiles = transformed[point[0]][point[1]]
         starts = [(down // 2, across // 2) for (down, _), (across, _) in _parts_with(point, size)]
         parts = [tiles[:, i : i + rows, j : j + columns].reshape(-1, channels) for i, j in starts]
@@ -107,11 +113,11 @@ def _input_points(x: jax.Array, size: int, padding: int) -> list[jax.Array]:
     return [seen(point) for point in _grid_points()]
 
 
-def _kernel_points(kernel: jax.Array, axis: int) -> list[jax.Array]:
+def _kernel_points(kernel: Kernel, axis: int) -> list[Matrix]:
     """G g Gᵀ of every part: 16 matrices ``[in, out]``, the parts one after the other along an axis."""
     size = len(kernel)
 
-    def transformed(down: tuple[int, int], across: tuple[int, int]) -> list[list[jax.Array]]:
+    def transformed(down: tuple[int, int], across: tuple[int, int]) -> list[list[Array]]:
         taps = [[kernel[down[0] + i, across[0] + j] for j in range(across[1])] for i in range(down[1])]
         return _along_both(_kernel_transform, taps)
 
@@ -119,7 +125,9 @@ def _kernel_points(kernel: jax.Array, axis: int) -> list[jax.Array]:
     return [jnp.concatenate([parts[part][i][j] for part in _parts_with((i, j), size)], axis) for i, j in _grid_points()]
 
 
-def _outputs(products: Arrays, batch: int, out_hw: Sequence[int]) -> jax.Array:
+def _outputs(
+    products: Sequence[Float[Array, "tiles features"]], batch: int, out_hw: Sequence[int]
+) -> Float[Array, "{batch} height width features"]:
     """Aᵀ m A of every tile, put together: ``[batch, height, width, out]``."""
     (height, width), features = out_hw, products[0].shape[-1]
     rows, columns = -(-height // 2), -(-width // 2)
@@ -129,7 +137,9 @@ def _outputs(products: Arrays, batch: int, out_hw: Sequence[int]) -> jax.Array:
     return whole.reshape(batch, 2 * rows, 2 * columns, features)[:, :height, :width]
 
 
-def _products(a: Arrays, b: Arrays, over: tuple[int, int], precision: lax.Precision | None) -> list[jax.Array]:
+def _products(
+    a: Sequence[Matrix], b: Sequence[Matrix], over: tuple[int, int], precision: lax.Precision | None
+) -> list[Matrix]:
     """The 16 matrix products, summed over axis ``over[0]`` of a's and ``over[1]`` of b's matrices.
 
     One by one: as a batched product they would first be copied into one array.
@@ -139,7 +149,7 @@ def _products(a: Arrays, b: Arrays, over: tuple[int, int], precision: lax.Precis
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(x: jax.Array, kernel: jax.Array, padding: int, precision: lax.Precision | None = None) -> jax.Array:
+def conv2d(x: Images, kernel: Kernel, padding: int, precision: lax.Precision | None = None) -> Convolved:
     """Cross-correlation at stride 1.
 
     Args:
@@ -155,12 +165,12 @@ def conv2d(x: jax.Array, kernel: jax.Array, padding: int, precision: lax.Precisi
 
 
 def _correlate(
-    x: jax.Array, kernel_points: Arrays, size: int, padding: int, axis: int, precision: lax.Precision | None
-) -> jax.Array:
+    x: Images, kernel_points: Sequence[Matrix], size: int, padding: int, axis: int, precision: lax.Precision | None
+) -> Float[Array, "batch height+2*{padding}-{size}+1 width+2*{padding}-{size}+1 features"]:
     """The convolution with a transformed kernel, summed over axis ``axis`` of its matrices."""
     out_hw = [n + 2 * padding - size + 1 for n in x.shape[1:3]]
 
-    def some(x: jax.Array) -> jax.Array:
+    def some(x: Images) -> Float[Array, "batch _ _ features"]:
         return _outputs(_products(_input_points(x, size, padding), kernel_points, (1, axis), precision), len(x), out_hw)
 
     parts = _parts_of_batch(x, size, out_hw, kernel_points[0].shape[1 - axis])
@@ -170,17 +180,17 @@ def _correlate(
     return out.reshape(-1, *out.shape[2:])[: len(x)]
 
 
-def _parts_of_batch(x: jax.Array, size: int, out_hw: Sequence[int], features: int) -> int:
-    """In how many parts a batch is worked on: so many that what lies between the transforms stays within `_BYTES`."""
+def _parts_of_batch(x: Images, size: int, out_hw: Sequence[int], features: int) -> int:
+    """Into how many parts a batch is split, so that the arrays between the transforms fit into `_BYTES`."""
     tiles = math.prod(-(-n // 2) for n in out_hw)
     numbers = tiles * (4 * num_products(size) * x.shape[-1] + _POINTS**2 * features)
     fewest = min(len(x), math.ceil(len(x) * numbers * x.dtype.itemsize / _BYTES))
-    # Parts of one size, if that takes no more than twice as many; else the last one is filled up with zeros.
+    # Parts of equal size if fewer than twice as many suffice; otherwise the last one is padded with zeros.
     return next((n for n in range(fewest, 2 * fewest) if len(x) % n == 0), fewest)
 
 
-def _split(x: jax.Array, parts: int) -> jax.Array:
-    """``[batch, …]`` to ``[parts, images, …]``, filled up with zeros."""
+def _split(x: Float[Array, " batch *rest"], parts: int) -> Float[Array, "{parts} images *rest"]:
+    """``[batch, …]`` to ``[parts, images, …]``, padded with zeros."""
     images = -(-len(x) // parts)
     missing = images * parts - len(x)
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, missing, 0), *[(0, 0, 0)] * (x.ndim - 1)))
@@ -188,21 +198,21 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, padding: int, precision: lax.Precision | None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x: Images, kernel: Kernel, padding: int, precision: lax.Precision | None
+) -> tuple[Convolved, tuple[Images, Kernel]]:
     return conv2d(x, kernel, padding, precision), (x, kernel)
 
 
 def _backward(
-    padding: int, precision: lax.Precision | None, residuals: tuple[jax.Array, jax.Array], grad: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    padding: int, precision: lax.Precision | None, residuals: tuple[Images, Kernel], grad: Convolved
+) -> tuple[Images, Kernel]:
     x, kernel = residuals
     size = len(kernel)
     # The input's gradient is a convolution with the kernel turned by 180 degrees, summed over the outputs.
     turned = _kernel_points(kernel[::-1, ::-1], axis=1)
     grad_x = _correlate(grad, turned, size, size - 1 - padding, 1, precision)
 
-    def some(x: jax.Array, grad: jax.Array) -> list[jax.Array]:
+    def some(x: Images, grad: Float[Array, "batch _ _ features"]) -> list[Matrix]:
         odd = [(0, n % 2, 0) for n in grad.shape[1:3]]
         even = lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *odd, (0, 0, 0)))
         tile = _along_both(_output_transposed, [[even[:, i::2, j::2] for j in range(2)] for i in range(2)])
@@ -214,7 +224,7 @@ def _backward(
         points = some(x, grad)
     else:
 
-        def body(sums: list[jax.Array], part: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
+        def body(sums: list[Array], part: tuple[Array, Array]) -> tuple[list[Array], None]:
             return [a + b for a, b in zip(sums, some(*part), strict=True)], None
 
         split = _split(x, parts), _split(grad, parts)
@@ -223,7 +233,9 @@ def _backward(
     return grad_x, _kernel_gradient(points, size, x.shape[-1])
 
 
-def _kernel_gradient(points: Arrays, size: int, in_features: int) -> jax.Array:
+def _kernel_gradient(
+    points: Sequence[Matrix], size: int, in_features: int
+) -> Float[Array, "{size} {size} {in_features} features"]:
     """The transpose of `_kernel_points` (with ``axis=0``): ``[size, size, in, out]``."""
     by_part = {
         (point, part): points[_POINTS * point[0] + point[1]][n * in_features : (n + 1) * in_features]

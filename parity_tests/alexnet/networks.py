@@ -12,8 +12,7 @@ import numpy as np
 from torch import nn
 
 from jaxalex import convert, models
-from jaxalex.networks import alexnet
-from jaxalex.networks.layers import out_size
+from jaxalex.networks.tables import feature_hw
 from jaxalex.training import steps
 from netparity.jax_side import JaxSide
 from netparity.measure import Arrays
@@ -43,18 +42,14 @@ class Case:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        size = models.MODELS[self.model].image_size
+        size = models.NETWORKS[self.model].image_size
         return (*(self.image_hw or (size, size)), self.input_channels)
 
     @property
     def feature_hw(self) -> tuple[int, int]:
         """Height and width of the feature map that fc1 sees."""
-        h, w, _ = self.image_shape
-        for layer in jax_network(self).layers:
-            if not isinstance(layer, alexnet.Dense):
-                padding = layer.padding if isinstance(layer, alexnet.Conv) else 0
-                h, w = (out_size(n, layer.kernel, layer.stride, padding) for n in (h, w))
-        return h, w
+        height, width, _ = self.image_shape
+        return feature_hw(models.NETWORKS[self.model].layers, height, width)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from parity_tests.faults.planting import Fault, in_jax_network, in_jax_table, in_layer, in_module
+from jaxalex.networks.alexnet import AlexNet
+from parity_tests.faults.planting import Fault, in_jax_class, in_jax_network, in_jax_table, in_layer, in_module
 
 
 def _conv(weight: Any = None, bias: Any = None, x: Any = None, **how: Any) -> Any:
@@ -130,8 +131,11 @@ def _unpermuted(params: Any) -> Any:
     return {**params, "fc1": {**params["fc1"], "kernel": kernel}}
 
 
-def _half_relu(x: jax.Array) -> jax.Array:
-    return jnp.maximum(x, jnp.zeros((), x.dtype))
+class _HalfReLU(AlexNet):
+    """Its ReLU's gradient at 0 is one half."""
+
+    def relu(self, x: jax.Array) -> jax.Array:
+        return jnp.maximum(x, jnp.zeros((), x.dtype))
 
 
 _FLOAT = "rounding in one layer"
@@ -182,7 +186,7 @@ NETWORK: tuple[Fault, ...] = (
     Fault("relu3's gradient one at 0", "ReLU's gradient at 0", "torch", "relu3",
           in_layer("conv3.1", lambda m, x: torch.where(x >= 0, x, torch.zeros_like(x)))),
     Fault("every ReLU as jnp.maximum(x, 0)", "ReLU's gradient at 0", "jax", "relu1",
-          in_jax_network(names={"nn.relu": _half_relu})),
+          in_jax_class(_HalfReLU)),
     Fault("relu4 leaks 0.01", "ReLU", "torch", "relu4", in_layer("conv4.1", lambda m, x: F.leaky_relu(x, 0.01))),
     Fault("relu5 left out", "ReLU's place", "torch", "relu5", in_layer("conv5.1", lambda m, x: x.clone())),
     Fault("a ReLU on the logits", "ReLU's place", "torch", "fc3",
@@ -190,7 +194,8 @@ NETWORK: tuple[Fault, ...] = (
     Fault("dropout before fc1's product", "dropout's place", "torch", "drop1", in_module(_move_dropout)),
     Fault("drop1 does not scale what it keeps", "dropout's scale", "torch", "drop1", _set("fc1.3", p=0.0)),
     Fault("drop2's rate 0.4", "dropout's rate", "torch", "drop2", _set("fc2.2", p=0.4)),
-    Fault("dropout's rate 0.25", "dropout's rate", "jax", "drop1", in_jax_network(names={"DROPOUT_RATE": 0.25})),
+    Fault("dropout's rate 0.25", "dropout's rate", "jax", "drop1",
+          in_jax_table(drop1={"rate": 0.25}, drop2={"rate": 0.25})),
     Fault("drop2 left out", "dropout's place", "torch", "drop2", _replace("fc2.2", nn.Identity())),
     Fault("drop1 active in evaluation", "dropout's place", "torch", "drop1",
           in_layer("fc1.3", lambda m, x: F.dropout(x, m.p, training=True))),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
 
-from jaxalex.networks import alexnet
+from jaxalex.networks.alexnet import AlexNet
+from jaxalex.networks.tables import Flatten
 from parity_tests.alexnet import networks
 from parity_tests.alexnet.networks import Case
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
@@ -97,32 +96,39 @@ def in_jax_table(**changes: Any) -> Callable[[Case, Programs], Programs]:
 
     def plant(case: Case, right: Programs) -> Programs:
         network = right[0].network
-        layers = tuple(dataclasses.replace(layer, **changes.get(layer.name, {})) for layer in network.layers)
+        layers = tuple(
+            layer if isinstance(layer, Flatten) else dataclasses.replace(layer, **changes.get(layer.name, {}))
+            for layer in network.layers
+        )
         return _with_network(case, right, network.clone(layers=layers))
 
     return plant
 
 
-class Altered:
-    """A Flax network whose parameters are altered on the way in, or in whose module a name means something else."""
+def in_jax_class(network_class: type[AlexNet]) -> Callable[[Case, Programs], Programs]:
+    """A fault in a method of the JAX network: a subclass of `AlexNet` stands in for it."""
 
-    def __init__(self, network: Any, params: Any = None, names: dict[str, Any] | None = None):
-        self._network, self._params, self._names = network, params, names or {}
+    def plant(case: Case, right: Programs) -> Programs:
+        network = right[0].network
+        return _with_network(case, right, network_class(network.layers, network.num_classes, network.width))
+
+    return plant
+
+
+class Altered:
+    """A Flax network whose parameters are altered on the way in."""
+
+    def __init__(self, network: Any, params: Any):
+        self._network, self._params = network, params
         self.layers, self.num_classes = network.layers, network.num_classes
 
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        params = variables["params"] if self._params is None else self._params(variables["params"])
-        with contextlib.ExitStack() as stack:
-            for name, value in self._names.items():
-                holder, _, attribute = name.rpartition(".")
-                owner = alexnet if not holder else getattr(alexnet, holder)
-                stack.enter_context(mock.patch.object(owner, attribute, value))
-            return self._network.apply({"params": params}, *args, **kwargs)
+        return self._network.apply({"params": self._params(variables["params"])}, *args, **kwargs)
 
 
-def in_jax_network(params: Any = None, names: dict[str, Any] | None = None) -> Callable[[Case, Programs], Programs]:
-    """A fault in the JAX network, while it is traced: see `Altered`."""
-    return lambda case, right: _with_network(case, right, Altered(right[0].network, params, names))
+def in_jax_network(params: Any) -> Callable[[Case, Programs], Programs]:
+    """A fault in the JAX network's parameters: see `Altered`."""
+    return lambda case, right: _with_network(case, right, Altered(right[0].network, params))
 
 
 def _with_network(case: Case, right: Programs, network: Any) -> Programs:
