@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jaxalex import data
         from jaxalex.system import compilation_cache
         from jaxalex.training import pretrained, report
-        from jaxalex.training.epochs import evaluate, place
+        from jaxalex.training.epochs import evaluate
+        from jaxalex.training.placement import place
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         path = pathlib.Path(flags.network)
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits = data.load(flags.dataset or description.dataset, data_dir, 0, limit_eval=limit)
         if splits.num_classes != description.num_classes:
             raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
-        result = evaluate(loaded.state, place(splits.test, loaded.device))
+        result = evaluate(loaded.state, place(splits.test, loaded.sharding))
         print(report.test_line(result.loss, result.accuracy))
 
     return cli.run(command)

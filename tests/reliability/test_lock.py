@@ -14,7 +14,7 @@ from jaxalex.errors import UsageError
 from jaxalex.system import lock
 from reliability.runs import SMALL
 
-_HOLD = "import sys, time, pathlib; from jaxalex import lock\n"
+_HOLD = "import sys, time, pathlib; from jaxalex.system import lock\n"
 _HOLD += "with lock.hold(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
 
 

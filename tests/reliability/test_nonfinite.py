@@ -13,7 +13,7 @@ import pytest
 from jaxalex import config, train
 from jaxalex.data import ImageSet
 from jaxalex.errors import NotFiniteError, RunError
-from jaxalex.training import epochs, loop, optim, steps
+from jaxalex.training import epochs, loop, optim, placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.state import TrainState
 from reliability.runs import SMALL, like, small
@@ -37,10 +37,10 @@ def _state() -> TrainState:
     return state.replace(step=jnp.zeros((), jnp.int32))
 
 
-def _placed(levels: list[int]) -> steps.Batch:
+def _placed(levels: list[int]) -> placement.Placed:
     images = np.array(levels, np.uint8).reshape(-1, 1, 1, 1).repeat(2, axis=1).repeat(2, axis=2)
     labels = (np.arange(len(levels)) % 2).astype(np.int32)
-    return epochs.place(ImageSet(images, labels), jax.devices("cpu")[0])
+    return placement.place(ImageSet(images, labels), placement.on_device(jax.devices("cpu")[0]))
 
 
 _ROWS = np.arange(6, dtype=np.int32).reshape(3, 2)

@@ -12,8 +12,12 @@ import pytest
 from jaxalex import config, train
 from jaxalex.errors import UsageError
 from jaxalex.system import files
-from jaxalex.training import loop, progress
+from jaxalex.training import loop
 from jaxalex.training.checkpoint import Checkpoints
+from jaxalex.training.epochs import Tally
+from jaxalex.training.keeper import Keeper
+from jaxalex.training.progress import Progress
+from jaxalex.training.schedule import Schedule, Stopwatch
 from reliability.runs import SMALL, assert_same, like, small, start, stop, wait_for
 
 
@@ -272,16 +276,42 @@ def test_checkpoints_of_another_network_are_refused(copy, unbroken, capsys) -> N
         Checkpoints(unbroken / "checkpoints").restore_params("last", like(small(width=0.1)))
 
 
-def test_minutes_between_checkpoints(monkeypatch, unbroken) -> None:
+def _keeper(checkpoints: Checkpoints, every: str, now: list[float], asked=lambda: None) -> Keeper:
+    """One with 12 steps an epoch and a clock that stands at ``now[0]`` seconds."""
+    schedule = Schedule(*config.parse_every(every))
+    watch = Stopwatch(now[0], now=lambda: now[0])
+    return Keeper(checkpoints, {}, 12, schedule, pathlib.Path("run"), asked, watch)
+
+
+def test_minutes_between_checkpoints(tmp_path) -> None:
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    settings = small(checkpoint_every="2m")
-    keeper = progress.Keeper(None, {"split": {"train": 90}}, settings, unbroken, lambda: None)  # type: ignore[arg-type]
+    keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "2m", now)
     assert not keeper.due(1, 11)
     now[0] += 119
     assert not keeper.due(2, 3)
     now[0] += 1
     assert keeper.due(2, 4)
+    keeper.save(like(small()), Progress(epoch=2, tally=Tally(step=4)))
+    assert not keeper.due(2, 5), "the two minutes begin anew"
+    now[0] += 120
+    assert keeper.due(2, 6)
+    assert keeper.wall_seconds() == 240
+
+
+def test_steps_between_checkpoints(tmp_path) -> None:
+    """Counted over the whole run; a dispatch of several steps may pass the mark without stopping there."""
+    keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "10", [0.0])
+    assert [keeper.due(1, step) for step in (9, 10, 11)] == [False, True, True]
+    keeper.save(like(small()), Progress(epoch=1, tally=Tally(step=11)))
+    assert [keeper.due(*position) for position in ((1, 12), (2, 7), (2, 8), (2, 9))] == [False, False, True, True]
+
+
+def test_a_signal_makes_a_checkpoint_due(tmp_path) -> None:
+    came: list[signal.Signals] = []
+    keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "10", [0.0], lambda: came[0] if came else None)
+    assert not keeper.due(1, 1)
+    came.append(signal.SIGTERM)
+    assert keeper.due(1, 1)
 
 
 def test_a_run_folder_is_whole_before_its_first_checkpoint(tmp_path, unbroken) -> None:
