@@ -1,4 +1,4 @@
-"""``python -m jaxalex.evaluate``: repeats the test figure of a run, or gives that of any weights file."""
+"""``python -m jaxalex.evaluate``: loss and accuracy on the test set, of a run or of any weights file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ examples:
 
 
 def add_network_flags(parser: cli.Parser) -> None:
-    """The flags that say what a weights file holds, where it does not say so itself."""
+    """Adds the flags that choose a network, and those that describe a weights file without a description."""
     parser.add_argument("network", metavar="RUN_OR_WEIGHTS", help="a run folder or a .safetensors file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="last", help="of a run folder (default last)")
     parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
@@ -28,13 +28,15 @@ def add_network_flags(parser: cli.Parser) -> None:
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
     group.add_argument("--normalize", choices=config_lib.NORMALIZATIONS, help="as in training")
     group.add_argument("--dataset", choices=config_lib.DATASETS[1:], help="default: what it was trained on")
-    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies")
+    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is")
 
 
 def _parser() -> cli.Parser:
     parser = cli.Parser("python -m jaxalex.evaluate", "Prints loss and accuracy on the whole test set.", _EPILOG)
     add_network_flags(parser)
-    parser.add_argument("--limit-eval", type=int, metavar="N", help="first N of the test set (default: as in training)")
+    parser.add_argument(
+        "--limit-eval", type=int, metavar="N", help="the first N of the test set (default: as in training)"
+    )
     return parser
 
 

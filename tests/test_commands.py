@@ -140,7 +140,7 @@ def test_evaluate_weights_without_a_description(run, tmp_path, capsys) -> None:
 
 
 def test_predict(run, tmp_path, capsys) -> None:
-    """A test picture, saved as files of several kinds: the class that the network gives it comes first."""
+    """A test picture, saved in several formats: the class that the network gives it comes first."""
     from jaxalex import data
     from jaxalex.training import pretrained
 

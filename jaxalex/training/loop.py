@@ -1,4 +1,4 @@
-"""The whole of a training run: data, network, steps and reports, in the order of the data flow."""
+"""A whole training run, in the order of the data flow: data, network, steps, reports."""
 
 from __future__ import annotations
 
@@ -210,10 +210,10 @@ def check_workdir(workdir: pathlib.Path, resume: bool = False) -> None:
             not workdir.is_dir() or any(path.name != lock.NAME for path in workdir.iterdir())
         )
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UsageError(f"{workdir}: cannot be looked into ({getattr(error, 'strerror', None) or error})") from error
+        raise UsageError(f"{workdir}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if resume:
         if not holds_run:
-            raise UsageError(f"{workdir}: holds no run to go on with")
+            raise UsageError(f"{workdir}: holds no run to resume")
     elif holds_run:
         raise UsageError(
             f"{workdir}: already holds a run, which is never overwritten: choose another --workdir, or go on with it: "

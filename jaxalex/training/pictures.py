@@ -19,7 +19,7 @@ _RIGHT, _WRONG = "#2e7d32", "#c62828"
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Figure on its own, without pyplot: no global state and no display.
+    # Without pyplot, which has global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,9 +67,10 @@ def write_predictions(
     columns: int = 8,
     rows: int = 4,
 ) -> None:
-    """A PNG of test pictures with truth and prediction; mistakes are framed in red.
+    """A PNG of test pictures with prediction and truth; mistakes are framed in red.
 
-    The first half shows the first pictures of the test set, the second half the first mistakes, if there are any.
+    The first half shows the first pictures of the test set, the second half the first mistakes; where there are too
+    few of them, more pictures follow.
 
     Args:
       images: uint8 ``[n, height, width, channel]``.

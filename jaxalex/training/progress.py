@@ -68,7 +68,7 @@ class Progress:
 
 def _number(value: Any, kind: type[int] | type[float]) -> Any:
     if type(value) is not kind or not value >= 0:
-        raise ValueError(f"{value!r} is no {kind.__name__} of at least 0")
+        raise ValueError(f"{value!r} instead of a number of type {kind.__name__}, at least 0")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Two processes never train in one folder; a process that died holds nobody up."""
+"""Two processes never train in one folder; the lock file of a dead process blocks nobody."""
 
 from __future__ import annotations
 

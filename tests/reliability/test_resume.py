@@ -1,4 +1,4 @@
-"""A run that was stopped, by whatever, ends as if nothing had happened: bit for bit."""
+"""A run that was interrupted, in whatever way, ends as if it had not been: bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Fault(Exception):
 
 
 def _break_at(beginning: str):
-    """A way to print that fails at a line: an exception in the middle of the run."""
+    """A ``say`` that fails at a line: an exception in the middle of the run."""
 
     def say(line: str) -> None:
         if line.startswith(beginning):
@@ -98,7 +98,7 @@ def _damage_flip(folder: pathlib.Path) -> None:
 
 
 def _damage_zeros(folder: pathlib.Path) -> None:
-    """As some file systems leave a file after a power loss: its length is there, its content is not."""
+    """As some file systems leave a file after a power loss: the right length, but all zeros."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(bytes(path.stat().st_size))
@@ -190,7 +190,7 @@ def test_a_finished_run_is_left_as_it_is(copy, unbroken) -> None:
         (["--recipe", "quickstart"], ["--recipe is baseline in the run, not quickstart"]),
         (["--num-epochs", "2"], ["--num-epochs is 3 in the run and may only grow, not 2"]),
         (["--on-nonfinite", "skip"], ["--on-nonfinite is stop in the run, not skip"]),
-        (["--workdir", "elsewhere"], ["--workdir elsewhere cannot be another"]),
+        (["--workdir", "elsewhere"], ["goes on in that folder: leave out --workdir elsewhere"]),
         (["--keep", "0"], ["--keep must be from 1"]),
         (["--checkpoint-every", "0"], ["--checkpoint-every must be a number of steps (500) or of minutes (5m)"]),
     ],
@@ -271,13 +271,13 @@ def test_a_record_that_makes_no_sense_is_refused(copy, change: dict, capsys) -> 
 
 
 def test_checkpoints_of_another_network_are_refused(copy, unbroken, capsys) -> None:
-    """Every array of the other network fits its name and none its shape."""
+    """In the other network every array has the same name and another shape."""
     with pytest.raises(UsageError, match="cannot be read"):
         Checkpoints(unbroken / "checkpoints").restore_params("last", like(small(width=0.1)))
 
 
 def _keeper(checkpoints: Checkpoints, every: str, now: list[float], asked=lambda: None) -> Keeper:
-    """One with 12 steps an epoch and a clock that stands at ``now[0]`` seconds."""
+    """A keeper of a run with 12 steps per epoch, by a clock that shows ``now[0]`` seconds."""
     schedule = Schedule(*config.parse_every(every))
     watch = Stopwatch(now[0], now=lambda: now[0])
     return Keeper(checkpoints, {}, 12, schedule, pathlib.Path("run"), asked, watch)
@@ -299,7 +299,7 @@ def test_minutes_between_checkpoints(tmp_path) -> None:
 
 
 def test_steps_between_checkpoints(tmp_path) -> None:
-    """Counted over the whole run; a dispatch of several steps may pass the mark without stopping there."""
+    """They are counted over the whole run; a dispatch of several steps may jump over a multiple of ten."""
     keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "10", [0.0])
     assert [keeper.due(1, step) for step in (9, 10, 11)] == [False, True, True]
     keeper.save(like(small()), Progress(epoch=1, tally=Tally(step=11)))
