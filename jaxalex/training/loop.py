@@ -99,12 +99,12 @@ def train_and_evaluate(
         check_workdir(workdir, resume)  # again: until the lock was held another process could have begun there
         keeper = Keeper(
             Checkpoints(workdir / "checkpoints", config.keep),
-            describe_run(config, splits, dropout_key, device),
-            -(-len(train_set) // config.batch_size),
-            Schedule(*config_lib.parse_every(config.checkpoint_every)),
-            workdir,
-            asked,
-            Stopwatch(began),
+            record=describe_run(config, splits, dropout_key, device),
+            steps_per_epoch=-(-len(train_set) // config.batch_size),
+            schedule=Schedule(*config_lib.parse_every(config.checkpoint_every)),
+            workdir=workdir,
+            asked=asked,
+            stopwatch=Stopwatch(began),
         )
         run = _Run(config, workdir, say, sharding, splits, dropout_key, compiled, keeper)
         with advice.failures_explained(workdir, config.learning_rate, keeper.saved_step):

@@ -2,13 +2,14 @@
 
 Who makes and who uses what:
 
-- A command makes the sharding once, with `on_device`. It puts the run's random key there, and the state follows the
-  key. A mesh of devices would be another maker beside `on_device`; nothing else would learn of it.
-- `place` puts a whole image set there. The result, a `Placed`, knows its sharding, and `jaxalex.training.epochs`
-  compiles and runs against the two of them.
-- `Placed.dispatches` gives each dispatch of an epoch its images and the indices into them. A set too large for the
-  device would be another class with this method, ``len`` and ``sharding``, which hands every dispatch the images of
-  its own few batches: the compiled steps take either.
+- The command makes the sharding once, with `on_device`. It puts the run's random key there, and the state follows the
+  key. A mesh of devices would have a function of its own beside `on_device`, and this file would say which arrays are
+  split over the mesh and which are repeated on every device.
+- `place` puts a whole image set there. The result, a `Placed`, carries its sharding, and `jaxalex.training.epochs`
+  compiles and runs for the two of them.
+- `Placed.dispatches` gives each dispatch of an epoch its images and the indices into them. A data set too large for the
+  device would have a class of its own with the same ``dispatches``, ``len`` and ``sharding``, which gives each dispatch
+  only the images of its own batches: to the compiled steps that is a small image set.
 """
 
 from __future__ import annotations
