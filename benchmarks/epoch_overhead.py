@@ -27,7 +27,7 @@ def measure(batch_size: int, num_steps: int, pairs: int, device_name: str, width
     from jaxalex.data import ImageSet
     from jaxalex.system import environment
     from jaxalex.system.devices import choose_device
-    from jaxalex.training import epochs, optim
+    from jaxalex.training import epochs, optim, placement
     from jaxalex.training.state import create_train_state
 
     device = choose_device(device_name, "float32")
@@ -38,11 +38,11 @@ def measure(batch_size: int, num_steps: int, pairs: int, device_name: str, width
     half = np.full(3, 0.5, np.float32)
     key = jax.device_put(jax.random.key(0), device)
     state = create_train_state(models.build("cifar10", width=width), optim.sgd(0.01, 0.9), key, (32, 32, 3), half, half)
-    placed = epochs.place(images, device)
+    placed = placement.place(images, placement.on_device(device))
     compiled = epochs.compile_epoch(state, placed, batch_size, key)
     step = compiled.programs[compiled.steps_per_dispatch]
     calls = num_steps // compiled.steps_per_dispatch
-    rows = jax.device_put(epochs.epoch_indices(size, batch_size, 0, 0)[: compiled.steps_per_dispatch], device)
+    data, rows = next(placed.dispatches(epochs.epoch_indices(size, batch_size, 0, 0), compiled.steps_per_dispatch))
 
     epoch_rates, step_rates = [], []
     for pair in range(pairs + 1):
@@ -50,7 +50,7 @@ def measure(batch_size: int, num_steps: int, pairs: int, device_name: str, width
         state, result = epochs.train_one_epoch(compiled, state, placed, indices, key, "measuring")
         start = time.perf_counter()
         for _ in range(calls):
-            state, metrics = step(state, placed, rows, key)
+            state, metrics = step(state, data, rows, key)
         jax.block_until_ready((state, metrics))
         seconds = time.perf_counter() - start
         if pair:  # the first is warm-up

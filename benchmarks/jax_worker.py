@@ -109,23 +109,22 @@ class JaxWorker(protocol.Worker):
 
     def _train_epoch(self) -> Program:
         """The epoch's own programs over as many batches as one dispatch takes."""
-        import jax
 
         from jaxalex.data import ImageSet
-        from jaxalex.training import epochs
+        from jaxalex.training import epochs, placement
 
         spec = self.setting
         image_bytes = spec.batch_size * 3 * NETWORKS[spec.model].image_size ** 2
         rows = 1 if self.device.platform == "cpu" else max(1, min(_EPOCH_STEPS, _EPOCH_BYTES // image_bytes))
         batches = [inputs.batch(spec.model, spec.batch_size, self.seed, number) for number in range(rows)]
         images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        placed = epochs.place(ImageSet(images, labels), self.device)
+        placed = placement.place(ImageSet(images, labels), placement.on_device(self.device))
         compiled = epochs.compile_epoch(self.state, placed, spec.batch_size, self.key)
         rows = compiled.steps_per_dispatch
         order = epochs.epoch_indices(len(labels), spec.batch_size, self.seed, 0)[:rows]
-        indices = jax.device_put(order, self.device)
+        data, indices = next(placed.dispatches(order, rows))
         run = compiled.programs[rows]
-        return self._training(lambda: run(self.state, placed, indices, self.key), compiled.compile_seconds, rows)
+        return self._training(lambda: run(self.state, data, indices, self.key), compiled.compile_seconds, rows)
 
     def _training(self, call: Callable[[], Any], compile_seconds: float, steps_per_call: int) -> Program:
         import jax

@@ -46,14 +46,14 @@ def run_jax(setup: Setup, splits: Splits, seed: int, softmax: bool) -> list[dict
     """Trains with jaxalex; a row of eval loss and accuracy before the first epoch and after each."""
     import jax
 
-    from jaxalex.training import epochs
+    from jaxalex.training import epochs, placement
 
     state = _jax_state(setup, splits, seed)
     if softmax:
         network = state.apply_fn
         state = state.replace(apply_fn=lambda *args, **kwargs: jax.nn.softmax(network(*args, **kwargs)))
-    device = jax.devices("cpu")[0]
-    train, held_out = epochs.place(splits.train, device), epochs.place(splits.eval, device)
+    cpu = placement.on_device(jax.devices("cpu")[0])
+    train, held_out = placement.place(splits.train, cpu), placement.place(splits.eval, cpu)
     key = jax.random.key(seed + 1)
     compiled = epochs.compile_epoch(state, train, setup.batch_size, key)
     rows = [_row(epochs.evaluate(state, held_out))]

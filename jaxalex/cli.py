@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 from jaxalex.errors import RunError, Stopped, UsageError
 
-_LONGEST = 4000  # characters of an error
+_LONGEST = 4000  # characters of an error message that are shown
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that files are closed on the way out."""
+    """SIGTERM as an exception, so that files are closed on the way out."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_compilation_cache(self, group: Any = None) -> None:
-        """Adds the flag that every command has which compiles something worth keeping."""
+        """Adds ``--compilation-cache``, for commands that compile something worth keeping."""
         (group or self).add_argument(
             "--compilation-cache",
             default="on",
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         """Parses ``argv``, by default the command line.
 
         Raises:
-          UsageError: for a flag or value that is not known.
+          UsageError: a flag or a value is unknown or missing.
         """
         args = sys.argv[1:] if argv is None else list(argv)
         end = args.index("--") if "--" in args else len(args)
@@ -82,7 +82,7 @@ def _sigterm_as_exception() -> Iterator[None]:
 
 
 def run(command: Callable[[], None]) -> int:
-    """Runs a command and gives its exit code; what went wrong is one line on stderr."""
+    """Runs a command and returns its exit code; an error is printed as one line on stderr."""
     try:
         _print_anything()
         with _sigterm_as_exception():
@@ -101,7 +101,7 @@ def run(command: Callable[[], None]) -> int:
         return _fail("stopped by Ctrl-C", 130)
     except _Terminated:
         return _fail("stopped by SIGTERM", 143)
-    except BrokenPipeError:  # the reader of our output went away (… | head)
+    except BrokenPipeError:  # whoever read our output is gone (… | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -110,20 +110,20 @@ def run(command: Callable[[], None]) -> int:
     except MemoryError:
         return _fail("out of memory: try a smaller --batch-size", 1)
     except RuntimeError as error:
-        # XLA has no exception type of its own for this that is public.
+        # XLA has no public exception type of its own for this.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return _fail("out of device memory: try a smaller --batch-size", 1)
 
 
 def _print_anything() -> None:
-    """File names and class names may hold what the terminal's encoding has not: shown escaped, not a failure."""
+    """Makes print() escape characters that the terminal's encoding lacks, as in file or class names, not fail."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, code: int) -> int:
-    """One line on stderr; what a stranger's file brings into it can neither steer the terminal nor flood it."""
+    """Prints one line on stderr, safe even if it quotes a hostile file: no control characters, limited in length."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))
     if len(line) > _LONGEST:
         line = f"{line[:_LONGEST]} … ({len(line):,} characters)"

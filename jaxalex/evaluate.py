@@ -1,4 +1,4 @@
-"""``python -m jaxalex.evaluate``: repeats the test figure of a run, or gives that of any weights file."""
+"""``python -m jaxalex.evaluate``: loss and accuracy on the test set, of a run or of any weights file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ examples:
 
 
 def add_network_flags(parser: cli.Parser) -> None:
-    """The flags that say what a weights file holds, where it does not say so itself."""
+    """Adds the flags that choose a network, and those that describe a weights file without a description."""
     parser.add_argument("network", metavar="RUN_OR_WEIGHTS", help="a run folder or a .safetensors file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="last", help="of a run folder (default last)")
     parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
@@ -28,13 +28,15 @@ def add_network_flags(parser: cli.Parser) -> None:
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
     group.add_argument("--normalize", choices=config_lib.NORMALIZATIONS, help="as in training")
     group.add_argument("--dataset", choices=config_lib.DATASETS[1:], help="default: what it was trained on")
-    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 lies")
+    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is")
 
 
 def _parser() -> cli.Parser:
     parser = cli.Parser("python -m jaxalex.evaluate", "Prints loss and accuracy on the whole test set.", _EPILOG)
     add_network_flags(parser)
-    parser.add_argument("--limit-eval", type=int, metavar="N", help="first N of the test set (default: as in training)")
+    parser.add_argument(
+        "--limit-eval", type=int, metavar="N", help="the first N of the test set (default: as in training)"
+    )
     return parser
 
 
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jaxalex import data
         from jaxalex.system import compilation_cache
         from jaxalex.training import pretrained, report
-        from jaxalex.training.epochs import evaluate, place
+        from jaxalex.training.epochs import evaluate
+        from jaxalex.training.placement import place
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         path = pathlib.Path(flags.network)
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits = data.load(flags.dataset or description.dataset, data_dir, 0, limit_eval=limit)
         if splits.num_classes != description.num_classes:
             raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
-        result = evaluate(loaded.state, place(splits.test, loaded.device))
+        result = evaluate(loaded.state, place(splits.test, loaded.sharding))
         print(report.test_line(result.loss, result.accuracy))
 
     return cli.run(command)

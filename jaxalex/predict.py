@@ -40,7 +40,7 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     """A picture file as the network takes it: its central square, scaled.
 
     Args:
-      path: of one of the kinds in ``--help``. Pillow knows more, and gives some of them to other programs.
+      path: a file in one of `_FORMATS`. Pillow reads more formats, but hands some of them to other programs.
       size: height and width of the result in pixels.
       channels: 1 (grey) or 3 (RGB).
 
@@ -48,23 +48,23 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
       uint8 ``[size, size, channels]``.
 
     Raises:
-      UsageError: naming the file, if it is no readable picture.
+      UsageError: the file is not a readable picture; it is named.
     """
     import warnings
 
     import numpy as np
     from PIL import Image, ImageOps
 
-    if not path.is_file():  # a pipe or device would never end
-        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
+    if not path.is_file():  # reading a pipe or a device might never end
+        raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Pillow finds odd but can read
+            warnings.simplefilter("ignore")  # about files that Pillow finds odd but can read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
                 fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    # Pillow's readers raise what their formats happen to: ValueError, SyntaxError, struct.error …
+    # Each of Pillow's readers raises exceptions of its own: ValueError, SyntaxError, struct.error …
     except Exception as error:
         raise UsageError(f"{path}: not a readable picture ({error})") from error
     return np.asarray(fitted).reshape(size, size, channels)

@@ -44,11 +44,11 @@ def _parser() -> cli.Parser:
     add(group, "init", "initialisation of the parameters", choices=config_lib.INITS)
 
     group = parser.add_argument_group("data")
-    add(group, "dataset", "auto: cifar10 where it lies on disk, else digits", choices=config_lib.DATASETS)
+    add(group, "dataset", "auto: cifar10 if it is on disk, else digits", choices=config_lib.DATASETS)
     add(
         group,
         "data_dir",
-        "where CIFAR-10 lies or goes (default: $JAXALEX_DATA_DIR, else tensorflow-datasets' folder)",
+        "where CIFAR-10 is, or is downloaded to (default: $JAXALEX_DATA_DIR, else tensorflow-datasets' folder)",
         metavar="DIR",
     )
     add(
@@ -58,15 +58,15 @@ def _parser() -> cli.Parser:
         choices=config_lib.NORMALIZATIONS,
     )
     add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
-    add(group, "limit_eval", "evaluate and test on the first N each", type=int, metavar="N")
+    add(group, "limit_eval", "evaluate and test on the first N samples of each set", type=int, metavar="N")
 
     group = parser.add_argument_group("training")
-    add(group, "batch_size", "samples a step", type=int, metavar="N")
+    add(group, "batch_size", "samples per step", type=int, metavar="N")
     add(group, "num_epochs", "passes over the train split", type=int, metavar="N")
     add(group, "learning_rate", "of SGD", type=float, metavar="F")
     add(group, "momentum", "of SGD", type=float, metavar="F")
     add(group, "weight_decay", "added to the gradient, as torch.optim.SGD does", type=float, metavar="F")
-    add(group, "seed", "of the split, the parameters, the order and dropout", type=int, metavar="N")
+    add(group, "seed", "for the split, the parameters, the order of samples and dropout", type=int, metavar="N")
 
     add(
         group,
@@ -94,17 +94,17 @@ def _parser() -> cli.Parser:
     parser.add_compilation_cache(group)
     group.add_argument("--workdir", metavar="DIR", help="run folder, new or empty (default: a new one under runs/)")
     add(group, "checkpoint_every", "also save every N steps, or N minutes (5m), inside an epoch", metavar="N")
-    add(group, "keep", "checkpoints to keep beside the best", type=int, metavar="N")
+    add(group, "keep", "how many of the last checkpoints to keep, besides the best", type=int, metavar="N")
     group.add_argument(
         "--resume",
         metavar="RUN",
-        help="go on with the run in this folder as it was begun; flags beside it must agree, --num-epochs may grow",
+        help="go on with the run in this folder; other flags must agree with it, but --num-epochs may grow",
     )
     return parser
 
 
 def new_workdir(dataset: str) -> pathlib.Path:
-    """A folder name under ``runs/`` that is not taken, by time and data set."""
+    """An unused folder name under ``runs/``, made of the time and the data set."""
     import datetime
 
     stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{dataset}"
@@ -127,10 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             path = pathlib.Path(run)
             if workdir is not None and pathlib.Path(workdir) != path:
-                raise UsageError(f"--resume {run} goes on in that folder: --workdir {workdir} cannot be another")
+                raise UsageError(f"--resume {run} goes on in that folder: leave out --workdir {workdir}")
             config = config_lib.resumed(path, flags)
         keep_freed_memory()
-        from jaxalex.system import compilation_cache  # heavy: only once the flags are right
+        from jaxalex.system import compilation_cache  # slow to import: not before the flags are checked
         from jaxalex.training.loop import train_and_evaluate
 
         compilation_cache.enable_for_command(cache)

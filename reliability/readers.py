@@ -245,10 +245,12 @@ def _make_checkpoints(folder: Path) -> list[Path]:
 
 def _read_checkpoints(folder: Path) -> Any:
     from jaxalex.training.checkpoint import Checkpoints
-    from jaxalex.training.progress import Keeper
+    from jaxalex.training.keeper import Keeper
+    from jaxalex.training.schedule import Schedule, Stopwatch
 
     checkpoints = Checkpoints(folder / "checkpoints")
-    keeper = Keeper(checkpoints, _record(), _settings(), folder, lambda: None)
+    steps_per_epoch = -(-_record()["split"]["train"] // _settings().batch_size)
+    keeper = Keeper(checkpoints, _record(), steps_per_epoch, Schedule(), folder, lambda: None, Stopwatch(began=0.0))
     return keeper.restore(_network()[0], lambda line: None)
 
 

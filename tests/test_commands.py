@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from jaxalex import config, evaluate, predict, train
-from jaxalex.training import loop, report, steps
+from jaxalex.training import report, steps
 
 SMALL = ["--recipe", "quickstart", "--width", "0.1", "--limit-eval", "90"]
 EPOCH = (
@@ -140,7 +140,7 @@ def test_evaluate_weights_without_a_description(run, tmp_path, capsys) -> None:
 
 
 def test_predict(run, tmp_path, capsys) -> None:
-    """A test picture, saved as files of several kinds: the class that the network gives it comes first."""
+    """A test picture, saved in several formats: the class that the network gives it comes first."""
     from jaxalex import data
     from jaxalex.training import pretrained
 
@@ -278,12 +278,12 @@ def test_plateau_is_noticed_after_a_hundred_steps() -> None:
         return [report.EpochRow(n, loss, 10.0, loss, 10.0, 1.0, 1.0) for n, loss in enumerate(losses, start=1)]
 
     # ln 10 = 2.3026; 36 steps an epoch reach a hundred in the third.
-    assert not loop.reaches_plateau(rows(2.303, 2.302), 36, 10)
-    assert loop.reaches_plateau(rows(2.303, 2.302, 2.301), 36, 10)
-    assert not loop.reaches_plateau(rows(2.303, 2.302, 2.301, 2.3), 36, 10), "it has been said"
-    assert not loop.reaches_plateau(rows(2.303, 1.9, 2.301), 36, 10)
-    assert loop.reaches_plateau(rows(2.638, 2.31, 2.305, 2.303), 36, 10), "it fell to that level"
-    assert loop.reaches_plateau(rows(2.303), 1250, 10)
+    assert not report.reaches_plateau(rows(2.303, 2.302), 36, 10)
+    assert report.reaches_plateau(rows(2.303, 2.302, 2.301), 36, 10)
+    assert not report.reaches_plateau(rows(2.303, 2.302, 2.301, 2.3), 36, 10), "it has been said"
+    assert not report.reaches_plateau(rows(2.303, 1.9, 2.301), 36, 10)
+    assert report.reaches_plateau(rows(2.638, 2.31, 2.305, 2.303), 36, 10), "it fell to that level"
+    assert report.reaches_plateau(rows(2.303), 1250, 10)
 
 
 def test_the_plateau_is_said_once_with_what_helps(tmp_path, capsys) -> None:

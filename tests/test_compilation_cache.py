@@ -70,5 +70,5 @@ def test_a_folder_asked_for_by_name_must_work(tmp_path, capsys, monkeypatch: pyt
     blocked.write_text("in the way")
     code = train.main([*SMALL, "--workdir", str(tmp_path / "a"), "--compilation-cache", str(blocked / "x")])
     assert code == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be created" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

@@ -13,7 +13,7 @@ import pytest
 from jaxalex import models
 from jaxalex.data import ImageSet
 from jaxalex.errors import RunError
-from jaxalex.training import epochs, optim, steps
+from jaxalex.training import epochs, optim, placement, steps
 from jaxalex.training.state import TrainState, create_train_state
 
 HALF = np.full(3, 0.5, np.float32)
@@ -118,10 +118,10 @@ def test_padding_changes_nothing() -> None:
 
 def test_an_epoch_in_one_dispatch_is_its_steps_one_by_one() -> None:
     images, key = _images(10), jax.random.key(3)
-    placed = epochs.place(images, jax.devices("cpu")[0])
+    placed = placement.place(images, placement.on_device(jax.devices("cpu")[0]))
     indices = epochs.epoch_indices(10, 4, seed=0, epoch=1)
     assert indices.shape == (3, 4)
-    at_once, metrics = steps.train_epoch(_state(), placed, indices, key)
+    at_once, metrics = steps.train_epoch(_state(), placed.data, indices, key)
     state, total = _state(), {"loss": 0.0, "correct": 0.0, "count": 0.0, "finite": 0.0}
     for row in indices:
         batch = _batch(images.take(np.maximum(row, 0)), [float(index >= 0) for index in row])
@@ -134,9 +134,9 @@ def test_an_epoch_in_one_dispatch_is_its_steps_one_by_one() -> None:
 
 def test_the_loop_runs_that_epoch_and_compiles_once() -> None:
     images, key = _images(10), jax.random.key(3)
-    placed = epochs.place(images, jax.devices("cpu")[0])
+    placed = placement.place(images, placement.on_device(jax.devices("cpu")[0]))
     compiled = epochs.compile_epoch(_state(), placed, 4, key)
-    expected, metrics = steps.train_epoch(_state(), placed, epochs.epoch_indices(10, 4, 0, 1), key)
+    expected, metrics = steps.train_epoch(_state(), placed.data, epochs.epoch_indices(10, 4, 0, 1), key)
     events: list[str] = []
 
     def listen(event: str, seconds: float, **_: object) -> None:
@@ -162,7 +162,7 @@ def test_the_loop_runs_that_epoch_and_compiles_once() -> None:
 def test_evaluation_counts_every_sample_once() -> None:
     size = epochs.EVAL_BATCH_SIZE + 7
     images, state = _images(size), _state()
-    result = epochs.evaluate(state, epochs.place(images, jax.devices("cpu")[0]))
+    result = epochs.evaluate(state, placement.place(images, placement.on_device(jax.devices("cpu")[0])))
     assert result.logits.shape == (size, 10)
     x = images.images / 255 * 2 - 1  # (x - 0.5) / 0.5
     logits = np.asarray(state.apply_fn({"params": state.params}, jnp.asarray(x, jnp.float32)), np.float64)
@@ -183,7 +183,7 @@ def test_every_epoch_sees_every_sample_once_in_another_order() -> None:
 
 def test_a_loss_that_is_not_finite_stops_at_its_step() -> None:
     images, key = _images(12), jax.random.key(0)
-    placed = epochs.place(images, jax.devices("cpu")[0])
+    placed = placement.place(images, placement.on_device(jax.devices("cpu")[0]))
     compiled = epochs.compile_epoch(_state(), placed, 4, key)
     bad = _state()
     bad = bad.replace(params=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), bad.params))

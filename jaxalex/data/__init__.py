@@ -28,12 +28,12 @@ def load(
     Args:
       dataset: ``"cifar10"`` (downloaded if it isn't on disk), ``"digits"`` (embedded), or ``"auto"``:
         CIFAR-10 if it is on disk, else the digits.
-      data_dir: where CIFAR-10 is looked for and downloaded to. None means the environment variable
+      data_dir: where to look for CIFAR-10 and to download it to. None means the environment variable
         JAXALEX_DATA_DIR, else tensorflow-datasets' default: TFDS_DATA_DIR, else ``~/tensorflow_datasets``.
       seed: of the split, in ``[0, 2**32)``. One seed gives the same split from every source of CIFAR-10.
-      limit_train: keeps the first so many of the shuffled training split.
-      limit_eval: keeps the first so many of eval and of test.
-      notify: gets a line when the digits stand in for CIFAR-10, or a download begins.
+      limit_train: how many samples of the shuffled training split to keep, from its start; None keeps all.
+      limit_eval: the same for eval, and for test.
+      notify: gets a line when the digits are used in place of CIFAR-10, or a download begins.
 
     Raises:
       UsageError: an unknown data set, a limit below 1, damaged or unreadable files, no network.
@@ -56,7 +56,7 @@ def _load(dataset: str, data_dir: str | None, notify: Callable[[str], None]) -> 
     try:
         found = cifar10.find(directory)
     except OSError as error:
-        raise UsageError(f"cannot look into {directory}: {error.strerror}") from error
+        raise UsageError(f"cannot read {directory}: {error.strerror}") from error
     if found:
         return found()
     if dataset == "cifar10":
@@ -74,15 +74,15 @@ def _load(dataset: str, data_dir: str | None, notify: Callable[[str], None]) -> 
 
 
 def _resolve(data_dir: str | None) -> Path:
-    """The folder that holds CIFAR-10, or will."""
-    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"  # TFDS' own rule
+    """The folder that holds CIFAR-10, or to download it to."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"  # as TFDS itself does
     directory = Path(data_dir or os.environ.get("JAXALEX_DATA_DIR") or default)
     try:
         directory = directory.expanduser()
         is_file = directory.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, ~nobody, a NUL character
         raise UsageError(
-            f"--data-dir {directory}: no folder's name ({getattr(error, 'strerror', 0) or error})"
+            f"--data-dir {directory}: not a valid folder name ({getattr(error, 'strerror', 0) or error})"
         ) from error
     if is_file:
         raise UsageError(f"{directory} is a file: --data-dir takes the folder that holds the data")

@@ -1,4 +1,4 @@
-"""Reads chosen files out of a ``.tar.gz``, in memory and within bounds."""
+"""Reads chosen files of a ``.tar.gz`` into memory, with limits on their sizes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from jaxalex.errors import UsageError
 
-_SLACK = 16 * 2**20  # for headers, padding and small files beside the ones that are read
+_SLACK = 16 * 2**20  # bytes for headers, padding and small files that are not wanted
 
 
 class _Bounded:
-    """Passes a decompressed stream on, up to so many bytes: a small archive can hold an endless one."""
+    """A decompressed stream that refuses to give more than ``limit`` bytes: a tiny archive can unpack to terabytes."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
         self.stream = stream
@@ -36,11 +36,11 @@ def read_members(archive: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
       sizes: the name of each wanted member (``"folder/file"``) and its size in bytes.
 
     Returns:
-      Content by name, as many as are in ``sizes``.
+      Content by name, for every name in ``sizes``.
 
     Raises:
-      UsageError: the archive is cut short or is no gzipped tar; a member is missing, there twice or of another size;
-        it holds links, devices or names that lead out of its folder, as no published archive does.
+      UsageError: the archive is cut short or is not a gzipped tar; a member is missing, occurs twice or has another
+        size; the archive holds links, devices or names that lead out of its folder, as no published archive does.
     """
     contents: dict[str, bytes] = {}
     try:

@@ -7,17 +7,17 @@ import numpy as np
 from jaxalex.data.splits import ImageSet, Published
 
 _TEST_SIZE = 360
-_TEST_SEED = 0  # the test set is the same in every run, whatever the run's own seed
+_TEST_SEED = 0  # fixed, so that the test set does not depend on the run's own seed
 
 
 def load() -> Published:
-    """The 1,797 digits: 1,437 to train with and 360 held out as test.
+    """The 1,797 digits: 1,437 for training and 360 held out as the test set.
 
-    The 8x8 images with values 0 … 16 become uint8 ``[n, 32, 32, 3]``: stretched to 0 … 255, enlarged
-    bilinearly, the same in each channel.
+    The 8x8 images with values 0 … 16 become uint8 ``[n, 32, 32, 3]``: scaled to 0 … 255, enlarged bilinearly, and
+    repeated in each channel.
 
-    Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998; the copy that
-    scikit-learn carries.
+    Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998; the copy in
+    scikit-learn.
     """
     from PIL import Image
     from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Fetches one file over HTTPS: resumed where it was cut, checked before it appears under its name."""
+"""Downloads one file over HTTPS: resumes a broken download, and checks the file before it gets its name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _CHUNK = 1 << 16
 
 
 class _NetworkError(Exception):
-    """The network's part of what can fail, kept apart from the disk's: both are OSError in Python."""
+    """A failure of the network, to tell it from one of the disk: in Python both are OSError."""
 
 
 def download(url: str, destination: Path, *, size: int, md5: str, timeout: float = 10.0) -> Path:
-    """Fetches ``url`` to ``destination``, with a progress bar on stderr.
+    """Downloads ``url`` to ``destination``, with a progress bar on stderr.
 
-    The bytes go to ``destination`` + ``.part`` and get their name only after their MD5 is right. A later call
-    goes on from a ``.part`` that was left behind; a file that is there and right is not fetched again. A
-    connection that breaks is opened again as long as the last one brought new bytes; then the call fails.
+    The bytes are written to ``destination`` + ``.part``, which is renamed once its MD5 has been checked. A later call
+    resumes from a ``.part`` that was left behind; a file that exists and is right is not downloaded again. After a
+    broken connection the call tries again if that connection brought new bytes, and otherwise fails.
 
     Args:
       url: ``https:``, or ``http:`` on this machine itself.
-      destination: a file name; its folder is made.
+      destination: a file name; its folder is created.
       size: of the file, in bytes.
       md5: of the file, in hexadecimal.
       timeout: seconds without an answer or a byte after which the connection counts as broken.
@@ -38,8 +38,8 @@ def download(url: str, destination: Path, *, size: int, md5: str, timeout: float
       ``destination``.
 
     Raises:
-      UsageError: no connection, another file than expected, a folder that can't be written.
-      RunError: the disk failed or filled up meanwhile.
+      UsageError: there is no connection, the file is not the expected one, or the folder cannot be written to.
+      RunError: the disk failed or is full.
     """
     from tqdm import tqdm
 
@@ -59,7 +59,7 @@ def download(url: str, destination: Path, *, size: int, md5: str, timeout: float
         found = _md5(part)
         if found != md5:
             part.unlink()
-            raise UsageError(f"{url} brought a wrong file (MD5 {found}, expected {md5}); it was removed")
+            raise UsageError(f"{url} sent a wrong file (MD5 {found}, expected {md5}); it was removed")
         part.replace(destination)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"cannot write {destination}: {error.strerror}") from error
@@ -69,8 +69,8 @@ def download(url: str, destination: Path, *, size: int, md5: str, timeout: float
 
 
 def _fetch(url: str, file: IO[bytes], size: int, timeout: float, bar: Any) -> None:
-    """Brings ``file`` to ``size`` bytes."""
-    if file.tell() > size:  # left behind by another file
+    """Downloads what ``file`` still lacks of its ``size`` bytes."""
+    if file.tell() > size:  # what was left behind belongs to another file
         _restart(file)
     while (start := file.tell()) < size:
         reason = "the connection ended"
@@ -78,7 +78,7 @@ def _fetch(url: str, file: IO[bytes], size: int, timeout: float, bar: Any) -> No
             with _open(url, start, timeout) as response:
                 _check_length(url, response, start, size)
                 if response.status != http.client.PARTIAL_CONTENT:
-                    _restart(file)  # the server sends it from the beginning
+                    _restart(file)  # the server sends all of it
                 for chunk in _chunks(response):
                     if file.tell() + len(chunk) > size:
                         _restart(file)
@@ -100,7 +100,7 @@ def _open(url: str, start: int, timeout: float) -> http.client.HTTPResponse:
     headers = {"User-Agent": "jaxalex"} | ({"Range": f"bytes={start}-"} if start else {})
     handlers: list[urllib.request.BaseHandler] = [_CheckedRedirect()]
     if urllib.parse.urlsplit(url).scheme == "http":
-        handlers.append(urllib.request.ProxyHandler({}))  # no proxy reaches this machine's own server
+        handlers.append(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's own server
     opener = urllib.request.build_opener(*handlers)
     try:
         return opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
@@ -118,7 +118,7 @@ def _open(url: str, start: int, timeout: float) -> http.client.HTTPResponse:
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read1(_CHUNK)  # read() would lose what came before a timeout
+            chunk = response.read1(_CHUNK)  # read() would lose the bytes that arrived before a timeout
         except (OSError, http.client.HTTPException) as error:
             raise _NetworkError(str(error) or type(error).__name__) from error
         if not chunk:
@@ -127,7 +127,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _check_length(url: str, response: http.client.HTTPResponse, start: int, size: int) -> None:
-    """Refuses another file (a login page, a new version) before it is fetched."""
+    """Refuses another file (a login page, a new version) before downloading it."""
     if response.status == http.client.PARTIAL_CONTENT:
         offered, expected = response.getheader("Content-Range"), f"bytes {start}-{size - 1}/{size}"
     else:

@@ -1,4 +1,4 @@
-"""The one form in which every data source ends: three uint8 NHWC image sets and their class names."""
+"""The form that every data source is brought into: three uint8 NHWC image sets and their class names."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Splits:
 
     Attributes:
       name: ``"cifar10"`` or ``"digits"``.
-      source: where it came from, for people (``"cifar-10-batches-py"``, ``"scikit-learn"`` …).
+      source: where it was read from, for people (``"cifar-10-batches-py"``, ``"scikit-learn"`` …).
       train, eval, test: the three image sets.
-      class_names: one name a class, in label order.
+      class_names: one name per class, in label order.
     """
 
     name: str
@@ -76,7 +76,7 @@ def split_indices(size: int, seed: int, eval_fraction: float = 0.2) -> tuple[np.
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A data set as its source publishes it, in the source's own order: the training part is not split yet.
+    """A data set as its source publishes it, in the source's own order, with the training part not split yet.
 
     Attributes:
       name, source, class_names: as in `Splits`.
@@ -94,7 +94,7 @@ class Published:
 
         Args:
           seed: in ``[0, 2**32)``.
-          limit_train: keeps the first so many samples of the shuffled training part; None keeps all.
+          limit_train: how many samples of the shuffled training part to keep, from its start; None keeps all.
           limit_eval: the same for the evaluation part, and for the test set in its own order.
         """
         train, evaluation = split_indices(len(self.train), seed)

@@ -1,4 +1,4 @@
-"""Per-channel mean and standard deviation, exact, and the normalisations made from them."""
+"""Exact mean and standard deviation per channel, and the normalisations made from them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CHUNK = 500  # images at a time, so that temporary arrays stay at a few MB
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and (population) standard deviation of each channel over all pixels of all images.
 
-    One pass that counts values, so that the result depends neither on the order of the images nor on how they
-    are batched; only the last division and the root round.
+    One pass counts how often each value occurs; so the result does not depend on the order of the images, and only the
+    last division and the square root round.
 
     Args:
       images: uint8 ``[n, height, width, channel]``, n ≥ 1.
@@ -25,7 +25,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       ``(mean, std)``: float64 ``[channel]`` each, on the scale where 255 is 1.
 
     Raises:
-      UsageError: there are no pixels.
+      UsageError: ``images`` is empty.
 
     >>> mean, std = channel_statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
     >>> mean.tolist(), std.tolist()
@@ -60,7 +60,7 @@ def normalization(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray
       ``(mean, std)``: float32 ``[channel]`` each.
 
     Raises:
-      UsageError: an unknown name; a channel that is constant over all images, which nothing can normalise.
+      UsageError: the name is unknown, or a channel is constant over all images and so cannot be normalised.
 
     >>> normalization("half", np.zeros((1, 8, 8, 3), np.uint8))[0].tolist()
     [0.5, 0.5, 0.5]

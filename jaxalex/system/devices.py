@@ -1,4 +1,4 @@
-"""Choosing the device that a command runs on."""
+"""Chooses the device that a command runs on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jaxalex.errors import UsageError
 
 
 def choose_device(name: str, precision: str) -> jax.Device:
-    """The device of a name, able to compute in a precision.
+    """The device with this name, checked to support the precision.
 
     Args:
       name: "auto" (a GPU if there is one), "cpu" or "gpu".
       precision: "float32", "tf32" or "bfloat16".
 
     Raises:
-      UsageError: if there is no such device or it has no TF32; never a silent other choice.
+      UsageError: there is no such device, or it lacks TF32. Another device is never chosen silently.
     """
     with _plugin_failures() as failures:
-        cpu = jax.devices("cpu")[0]  # JAX looks for devices of every kind here, once
+        cpu = jax.devices("cpu")[0]  # the first call makes JAX look for devices of every kind
     gpus = [] if name == "cpu" else _gpus()
     reason = f" ({'; '.join(failures)})" if failures else ""
     if name == "gpu" and not gpus:
@@ -52,9 +52,9 @@ def _gpus() -> list[jax.Device]:
 
 @contextlib.contextmanager
 def _plugin_failures() -> Iterator[list[str]]:
-    """Collects why JAX's GPU plugins do not start, in place of the traceback that each one logs.
+    """Collects the reasons why JAX's GPU plugins do not start, instead of letting each log a traceback.
 
-    Installed on a machine without a GPU, which is what `make setup` does there, that is no error.
+    `make setup` installs the plugins on machines without a GPU, too, where their failure to start is no error.
     """
     reasons: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What a figure must stand beside: versions, processor or GPU, core count."""
+"""What must be reported beside any result: versions, processor or GPU, number of cores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PACKAGES = ("jaxalex", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "n
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result, by name."""
+    """Versions of Python and of the packages that affect a result, by name."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        except importlib.metadata.PackageNotFoundError:  # run from a checkout without installing it
             found[package] = "not installed"
     return found
 
@@ -32,7 +32,7 @@ def cpu_count() -> int:
 
 
 def cpu_name() -> str:
-    """The processor's model, as far as the system tells it."""
+    """The processor's model name, as far as the system tells."""
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all, and JSON objects that are read without trust."""
+"""Writes files as a whole or not at all; reads JSON objects without trusting them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import IO, Any
 
 from jaxalex.errors import UsageError
 
-_LARGEST_JSON = 64 * 2**20  # bytes; a run of 100,000 epochs stays below it
+_LARGEST_JSON = 64 * 2**20  # bytes; the files of a run of 100,000 epochs are smaller
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file so that, after a crash or power loss at any moment, the old content is there or the new one.
+    """Writes a file so that a crash or power loss at any moment leaves either the old content or the new.
 
     Args:
-      path: made or replaced.
+      path: created or replaced.
       content: text is written as UTF-8.
     """
     with replacing(path) as file:
@@ -27,7 +27,7 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A binary file under a temporary name, which takes the name ``path`` once all is on the disk."""
+    """A binary file to write to under a temporary name; it is renamed to ``path`` when all of it is on the disk."""
     partial = path.with_name(path.name + ".part")
     try:
         with partial.open("wb") as file:
@@ -43,8 +43,8 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Makes a file's content, or a folder's list of names, outlive a power loss."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    """Makes a file's content, or a folder's list of names, survive a power loss."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -57,19 +57,19 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-      UsageError: naming the file: not there, no regular file, too large, no UTF-8, no JSON, no object; a name twice
-        in one object; a number that is not finite.
+      UsageError: the file, which is named, does not exist, is not a regular file, is too large, or is not one JSON
+        object in UTF-8; a name occurs twice in one object; a number is not finite.
     """
     try:
         if not path.is_file():
-            raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
+            raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
         if path.stat().st_size > _LARGEST_JSON:
-            raise UsageError(f"{path}: {path.stat().st_size:,} bytes, more than any file of its kind has")
+            raise UsageError(f"{path}: {path.stat().st_size:,} bytes is too large for such a file")
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise UsageError(f"{path}: is no valid JSON ({error})") from error
+        raise UsageError(f"{path}: is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: is not a JSON object")
     return value
@@ -88,7 +88,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return values
 
 
@@ -97,6 +97,6 @@ def _refuse(constant: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of a library says, in one line."""
+    """The message of a library's exception, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that the work asks when it suits it, so that it stops between two steps."""
+"""Notes Ctrl-C and SIGTERM, so that the work can ask for them between two steps and stop in good order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def watch() -> Iterator[Asked]:
-    """A context in which the first Ctrl-C or SIGTERM only makes a note of itself; the second acts as before.
+    """A context in which the first Ctrl-C or SIGTERM is only noted; a second one acts as it did outside.
 
     Yields:
-      a function that gives the signal that has come, or None. Outside the main thread none ever comes.
+      a function that returns the signal that arrived, or None. Outside the main thread it always returns None.
     """
     came: list[signal.Signals] = []
     before: dict[signal.Signals, Any] = {}
@@ -35,7 +35,8 @@ def watch() -> Iterator[Asked]:
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             handler = signal.getsignal(number)
-            if handler not in (signal.SIG_IGN, None):  # a job in a script's background ignores Ctrl-C, and goes on to
+            # A background job of a script ignores Ctrl-C, and must keep ignoring it.
+            if handler not in (signal.SIG_IGN, None):
                 before[number] = handler
                 signal.signal(number, note)
     try:

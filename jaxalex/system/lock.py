@@ -1,4 +1,4 @@
-"""One process a folder: a lock that the operating system releases when its holder dies, however it dies."""
+"""A lock on a folder that one process can hold; the operating system releases it however that process ends."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def hold(folder: pathlib.Path) -> Iterator[None]:
-    """Holds a folder, which is made if it is not there; a file ``.lock`` in it says who does.
+    """Locks a folder, which is created if it does not exist; a file ``.lock`` in it names the process.
 
-    What counts is the kernel's lock on that file, not the file: one that a killed process left behind holds nobody up.
+    What counts is the kernel's lock on that file, not the file itself: a stale lock file blocks nobody.
 
     Raises:
-      UsageError: another process holds it (it is named), or the folder cannot be made or written.
+      UsageError: another process, which is named, holds the lock; or the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def hold(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the folder may have gone
+        with contextlib.suppress(OSError):  # the folder may be gone
             (folder / NAME).unlink()
         os.close(descriptor)
 
@@ -44,7 +44,8 @@ def _open_locked(path: pathlib.Path) -> int:
             holder = os.read(descriptor, 200).decode(errors="replace").strip()
             os.close(descriptor)
             raise UsageError(f"{path.parent}: another process trains there ({holder}): wait for it, or stop it")
-        # Its last holder may have removed the file between our opening and our locking it: then we hold nothing.
+        # The last holder may have removed the file after we opened it and before we locked it. Then ours is no longer
+        # the file of that name, and locking it means nothing: try again.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
@@ -54,7 +55,7 @@ def _open_locked(path: pathlib.Path) -> int:
 def _try_lock(descriptor: int) -> bool:
     try:
         import fcntl
-    except ImportError:  # Windows: two processes are not kept apart there
+    except ImportError:  # Windows has no fcntl: there, two processes are not kept apart
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Memory: what happens to what the process has freed, how much is free, and whether a compiled program fits."""
+"""Memory: whether the process keeps what it has freed, how much is free, how much a compiled program needs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import jax
 
-# From glibc's malloc.h, where they belong to the stable interface of mallopt(3).
+# Constants of glibc's malloc.h; they are part of the stable interface of mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep freed memory for the next allocation instead of handing it back to the system.
+    """Makes the C library keep freed memory for the next allocation instead of returning it to the system.
 
-    A training step on the CPU allocates and frees the same few hundred megabytes each time; without this, fetching
-    them anew from the system, page by page, takes 15 to 20 % of the step. To be called before JAX is imported, whose
-    threads would have heaps of their own. Only glibc (Linux) has the setting; elsewhere nothing happens.
+    A training step on the CPU allocates and frees the same few hundred megabytes each time; without this, getting
+    them from the system again, page by page, takes 15 to 20 % of the step. Call it before JAX is imported: JAX's
+    threads would otherwise get heaps of their own. Only glibc (Linux) has the setting; elsewhere nothing happens.
     """
     if mallopt := _from_libc("mallopt"):
         for parameter, value in (
@@ -33,17 +33,17 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Has the C library hand back to the system what has been freed so far, which `keep_freed_memory` would keep.
+    """Makes the C library return to the system what has been freed so far and `keep_freed_memory` made it keep.
 
-    To be called once between a program's compilation and its first run: initialisation and compiler leave hundreds of
-    megabytes in pieces that a step cannot use. Only glibc (Linux) can do it; elsewhere nothing happens.
+    Call it once between a program's compilation and its first run: initialisation and the compiler leave hundreds of
+    megabytes in pieces too small for a step to use. Only glibc (Linux) can do this; elsewhere nothing happens.
     """
     if malloc_trim := _from_libc("malloc_trim"):
         malloc_trim(ctypes.c_size_t(0))
 
 
 def _from_libc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, where it has it."""
+    """A function of the C library; None where it does not exist."""
     try:
         return getattr(ctypes.CDLL(None), name, None)
     except (OSError, TypeError):
@@ -66,7 +66,7 @@ def free_host_bytes() -> int | None:
 
 
 def needed_bytes(program: jax.stages.Compiled) -> int:
-    """Bytes that running a program takes beyond its arguments; 0 where the compiler does not tell."""
+    """Bytes that running a program takes in addition to its arguments; 0 where the compiler does not tell."""
     analysis = program.memory_analysis()
     if analysis is None:
         return 0
@@ -74,7 +74,8 @@ def needed_bytes(program: jax.stages.Compiled) -> int:
 
 
 def gigabytes(amount: int) -> str:
-    """
+    """A number of bytes, for people.
+
     >>> gigabytes(1_500_000_000)
     '1.5 GB'
     """
@@ -82,7 +83,7 @@ def gigabytes(amount: int) -> str:
 
 
 def _available() -> int | None:
-    """The kernel's own estimate of what can be had without swapping."""
+    """The kernel's estimate of the bytes that can be allocated without swapping; None where there is none."""
     try:
         match = re.search(r"^MemAvailable:\s+(\d+) kB$", pathlib.Path("/proc/meminfo").read_text(), re.MULTILINE)
     except OSError:
@@ -91,7 +92,7 @@ def _available() -> int | None:
 
 
 def _left_in_control_group(folder: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's limit leaves (control groups, version 2); files in the page cache give way."""
+    """Bytes left under a container's limit (control groups, version 2); the page cache counts as free."""
     try:
         limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
         cached = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)

@@ -1,8 +1,9 @@
 """Checkpoints of a run: written as a whole, verified before use. The only file that knows Orbax.
 
 Each checkpoint is a folder named after the number of training steps behind it: ``state/`` (Orbax: step, parameters,
-optimizer state, normalisation), ``record.json`` (what the caller wants to know again) and ``manifest.json`` (size and
-SHA-256 of every other file). It is written under another name, read back, and renamed when all of it is on the disk.
+optimizer state, normalisation), ``record.json`` (whatever the caller wants to keep with it) and ``manifest.json``
+(SHA-256 of every other file). It is written under a temporary name, read back, and renamed when all of it is on the
+disk.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Checkpoints:
     """The checkpoints in a folder, numbered by training steps.
 
     Args:
-      directory: made by the first `save`.
-      keep: how many of the last ones stay, beside the best.
+      directory: created by the first `save`.
+      keep: how many of the last ones stay, besides the best.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int = 2) -> None:
@@ -44,20 +45,21 @@ class Checkpoints:
         self._keep = keep
 
     def steps(self) -> list[int]:
-        """Numbers of the checkpoints that are there, damaged ones included, in ascending order."""
+        """Step numbers of all checkpoints, damaged ones included, in ascending order."""
         try:
             return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
         except FileNotFoundError:
             return []
 
     def save(self, step: int, state: TrainState, record: dict[str, Any], eval_accuracy: float | None = None) -> None:
-        """Saves a state; then removes what is neither the best nor among the last ones.
+        """Saves a state, then removes all checkpoints but the best and the last ones.
 
         Args:
-          step: number of training steps behind it.
-          state: not donated: the call returns when all is on the disk.
+          step: number of training steps behind the state.
+          state: may be donated to the next step afterwards: the call returns when all of it is on the disk.
           record: JSON values to keep with it.
-          eval_accuracy: in percent; None inside an epoch: such a checkpoint is never the best.
+          eval_accuracy: in percent. None inside an epoch, where nothing is evaluated: such a checkpoint is never the
+            best.
 
         Raises:
           RunError: the state holds numbers that are not finite, or it cannot be written; older checkpoints stay.
@@ -67,17 +69,17 @@ class Checkpoints:
         target = self._directory / str(step)
         partial = target.with_name(target.name + _PARTIAL)
         try:
-            if not self._directory.parent.is_dir():  # never to be made again by accident
+            if not self._directory.parent.is_dir():  # do not create it again
                 raise RunError(f"{self._directory.parent}: the run folder has vanished")
             self._directory.mkdir(exist_ok=True)
             for leftover in self._directory.glob("*" + _PARTIAL):
                 shutil.rmtree(leftover)
-            # Synchronous: the state's buffers are donated to the next step.
+            # Synchronous, because the next step overwrites the state's buffers.
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(partial / _STATE, args=ocp.args.StandardSave(_tree(state)))
             files.write_whole(partial / _RECORD, files.to_json(record | {"eval_accuracy": eval_accuracy}))
             files.write_whole(partial / _MANIFEST, files.to_json({"files": _digests(partial, sync=True)}))
-            if target.exists():  # damaged, or it would not be saved again
+            if target.exists():  # a damaged one: an intact one is not saved again
                 shutil.rmtree(target)
             partial.rename(target)
             files.sync(self._directory)
@@ -87,19 +89,19 @@ class Checkpoints:
             raise RunError(f"{target}: the checkpoint cannot be saved ({_reason(error)})") from error
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> tuple[int, TrainState, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, for training to go on from.
+        """The newest intact checkpoint, to resume training from.
 
-        Damaged ones that are newer are told, and renamed so that they are not in the way.
+        Newer ones, which are damaged, are reported and renamed to ``N.damaged``.
 
         Args:
-          like: a state of the same network; its own numbers are of no use.
+          like: a state of the same network; only its structure, shapes and dtypes are used.
           say: gets a line for each damaged checkpoint.
 
         Returns:
           number of steps, state and record; None where nothing was ever saved.
 
         Raises:
-          UsageError: there are checkpoints, and all are damaged.
+          UsageError: there are checkpoints, and all of them are damaged.
         """
         problems = []
         for step in reversed(self.steps()):
@@ -122,14 +124,14 @@ class Checkpoints:
         return None
 
     def restore_params(self, which: Literal["best", "last"], like: TrainState) -> tuple[int, TrainState]:
-        """Number of steps of a checkpoint, and ``like`` with its parameters.
+        """Number of steps behind a checkpoint, and ``like`` with the checkpoint's parameters.
 
         Args:
           which: "best" by evaluation accuracy, or "last".
-          like: a state of the network that was saved.
+          like: a state of the same network.
 
         Raises:
-          UsageError: there is no checkpoint, it is damaged or of another network.
+          UsageError: there is no checkpoint, or it is damaged or belongs to another network.
         """
         step = self._best() if which == "best" else max(self.steps(), default=None)
         if step is None:
@@ -140,7 +142,7 @@ class Checkpoints:
         return step, like.replace(params=state["params"])
 
     def _best(self) -> int | None:
-        """The first of those with the highest evaluation accuracy."""
+        """The step with the highest evaluation accuracy; of several, the first."""
         accuracies = {}
         for step in self.steps():
             with contextlib.suppress(UsageError):
@@ -159,7 +161,7 @@ class Checkpoints:
         """Those parts of a checkpoint's state that ``like`` has, and its record.
 
         Raises:
-          UsageError: naming the checkpoint or the file in it that is damaged, or what does not fit ``like``.
+          UsageError: the checkpoint or a file in it is damaged, or does not fit ``like``; it is named.
         """
         manifest = files.read_json(folder / _MANIFEST).get("files")
         if not isinstance(manifest, dict):
@@ -179,10 +181,10 @@ class Checkpoints:
             args = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
             with _without_stragglers(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 tree = checkpointer.restore(folder / _STATE, args=args)
-        except Exception as error:  # Orbax and tensorstore raise what they happen to
+        except Exception as error:  # Orbax and tensorstore raise exceptions of many types
             raise UsageError(f"{folder}: cannot be read ({_reason(error)})") from error
         leaves = jax.tree_util.tree_leaves_with_path(tree)
-        # What a partial restore does not find it leaves as it was asked for.
+        # Where a partial restore does not find an array it returns the requested shape instead.
         missing = [jax.tree_util.keystr(path) for path, leaf in leaves if not isinstance(leaf, jax.Array)]
         if missing:
             raise UsageError(f"{folder}: lacks {', '.join(missing)}")
@@ -193,9 +195,9 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _without_stragglers() -> Iterator[None]:
-    """Keeps stderr clean where Orbax fails to read.
+    """Keeps stderr clean when Orbax fails to read a checkpoint.
 
-    It reads all arrays at once and closes its event loop when one of them fails; each of the others then prints a
+    Orbax reads all arrays at once and closes its event loop when one of them fails; each of the others then prints a
     traceback of its own from tensorstore's threads.
     """
     hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
@@ -204,28 +206,28 @@ def _without_stragglers() -> Iterator[None]:
     try:
         yield
     except Exception:
-        time.sleep(0.3)  # they come within milliseconds
-        gc.collect()  # and asyncio complains of what nobody waited for when that is thrown away
+        time.sleep(0.3)  # the tracebacks come within milliseconds
+        gc.collect()  # asyncio complains about tasks nobody waited for when they are collected: let it do so here
         raise
     finally:
         sys.unraisablehook, logger.disabled = hook, disabled
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    """The arrays of a state; functions are not saved."""
+    """The arrays of a state: what is saved, without its functions."""
     return {name: getattr(state, name) for name in ("step", "params", "opt_state", "mean", "std")}
 
 
 def _regular_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise UsageError(f"{path}: is no regular file")
+            raise UsageError(f"{path}: is not a regular file")
         if path.is_file() and path.name != _MANIFEST:
             yield path
 
 
 def _digests(folder: pathlib.Path, sync: bool = False) -> dict[str, str]:
-    """SHA-256 of every file in a checkpoint but the manifest, as read back; with ``sync``, safe on the disk first."""
+    """SHA-256 of every file in a checkpoint except the manifest; ``sync`` first forces all of it onto the disk."""
     found = {}
     for path in _regular_files(folder):
         if sync:
@@ -240,6 +242,6 @@ def _digests(folder: pathlib.Path, sync: bool = False) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """Why the disk or Orbax refused, without tensorstore's source lines."""
+    """The reason in an error of the disk or of Orbax, without tensorstore's source locations."""
     line = getattr(error, "strerror", None) or files.first_line(error)
     return line.partition(" [source locations")[0]

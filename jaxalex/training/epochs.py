@@ -1,4 +1,4 @@
-"""One epoch over an image set that lies on the device: its order, the compiled training steps, the evaluation."""
+"""One epoch over a placed image set: its order, the compiled training steps, the evaluation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxalex.data import ImageSet
 from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.system import memory
-from jaxalex.training import steps
+from jaxalex.training import placement, steps
+from jaxalex.training.placement import Placed
 from jaxalex.training.state import TrainState
 
-# Fixed, so that an evaluation after training runs the same program as one during it, and gives the same figures.
+# Fixed, so that an evaluation after training runs the same program as one during training, with the same result.
 EVAL_BATCH_SIZE = 200
 # On a CPU a step takes a fraction of a second, and XLA runs it slower inside a loop; on a GPU a step takes less than
 # a millisecond, and dispatching each one from Python would be the bottleneck.
@@ -36,13 +36,13 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """How far an epoch has come: steps, sums over the samples seen in them, and seconds spent.
+    """How far an epoch has come.
 
     Attributes:
-      step: steps taken.
+      step: number of steps taken.
       loss_sum, correct, count: sums over the samples of the steps that were not skipped.
-      skipped: steps that were skipped because their loss or gradient was not finite.
-      seconds: spent on these steps.
+      skipped: number of steps skipped because their loss or gradient was not finite.
+      seconds: time spent on these steps.
     """
 
     step: int = 0
@@ -65,11 +65,11 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True)
 class CompiledEpoch:
-    """`steps.train_epoch`, compiled for one run's shapes; it cannot recompile: another shape is an error.
+    """`steps.train_epoch`, compiled for the shapes of one run; another shape is an error, never a recompilation.
 
     Attributes:
-      programs: by number of steps in one dispatch.
-      steps_per_dispatch: of all dispatches of an epoch but the last.
+      programs: the compiled program for each number of steps in one dispatch.
+      steps_per_dispatch: in every dispatch of an epoch but the last, which may have fewer.
       skip_nonfinite: as in `steps.train_epoch`.
       compile_seconds: how long compiling took.
     """
@@ -78,11 +78,6 @@ class CompiledEpoch:
     steps_per_dispatch: int
     skip_nonfinite: bool
     compile_seconds: float
-
-
-def place(images: ImageSet, device: jax.Device) -> steps.Batch:
-    """A whole image set on the device: ``image`` and ``label``."""
-    return jax.device_put({"image": images.images, "label": images.labels}, device)
 
 
 def epoch_indices(size: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
@@ -106,7 +101,7 @@ def _padded_rows(indices: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def compile_epoch(
-    state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array, skip_nonfinite: bool = False
+    state: TrainState, placed: Placed, batch_size: int, key: jax.Array, skip_nonfinite: bool = False
 ) -> CompiledEpoch:
     """Compiles the training steps for a state, a placed training set and a batch size.
 
@@ -114,17 +109,17 @@ def compile_epoch(
       skip_nonfinite: as in `steps.train_epoch`.
 
     Raises:
-      RunError: they would not fit into memory; names a batch size that does.
+      RunError: they would not fit into the device's memory; the message names a batch size that does.
     """
-    device = next(iter(placed["label"].devices()))
     start = time.perf_counter()
     programs = _compile(state, placed, batch_size, key, skip_nonfinite)
-    free = memory.free_bytes(device)
+    free = placement.free_bytes(placed.sharding)
     needed = _needed(programs)
     if free is not None and needed > free:
         fitting = batch_size
         while fitting > 1 and needed > free:
-            # The need grows about evenly with the batch; what fits is compiled and measured, not guessed.
+            # The need grows roughly in proportion to the batch. This is only where to look: the smaller batch is
+            # compiled and its need is read off, too.
             fitting = min(fitting // 2, max(1, int(batch_size * free / needed)))
             needed = _needed(_compile(state, placed, fitting, key, skip_nonfinite))
         advice = f"--batch-size {fitting} fits" if needed <= free else "no batch size fits: try a smaller --width"
@@ -137,15 +132,15 @@ def compile_epoch(
 
 
 def _compile(
-    state: TrainState, placed: steps.Batch, batch_size: int, key: jax.Array, skip_nonfinite: bool
+    state: TrainState, placed: Placed, batch_size: int, key: jax.Array, skip_nonfinite: bool
 ) -> dict[int, jax.stages.Compiled]:
-    device = next(iter(placed["label"].devices()))
-    num_steps = -(-len(placed["label"]) // batch_size)
-    chunk = min(num_steps, _STEPS_PER_DISPATCH.get(device.platform, _STEPS_PER_DISPATCH_ELSEWHERE))
+    platform = placement.devices(placed.sharding)[0].platform
+    num_steps = -(-len(placed) // batch_size)
+    chunk = min(num_steps, _STEPS_PER_DISPATCH.get(platform, _STEPS_PER_DISPATCH_ELSEWHERE))
     programs = {}
     for rows in {chunk, num_steps % chunk or chunk}:
-        indices = jax.ShapeDtypeStruct((rows, batch_size), np.int32, sharding=placed["label"].sharding)
-        programs[rows] = steps.train_epoch.lower(state, placed, indices, key, skip_nonfinite).compile()
+        indices = jax.ShapeDtypeStruct((rows, batch_size), np.int32, sharding=placed.sharding)
+        programs[rows] = steps.train_epoch.lower(state, placed.data, indices, key, skip_nonfinite).compile()
     return programs
 
 
@@ -156,44 +151,42 @@ def _needed(programs: Mapping[int, jax.stages.Compiled]) -> int:
 def train_one_epoch(
     compiled: CompiledEpoch,
     state: TrainState,
-    placed: steps.Batch,
+    placed: Placed,
     indices: np.ndarray,
     key: jax.Array,
     description: str = "",
     tally: Tally = Tally(),
     pause: Callable[[int], bool] = lambda step: False,
 ) -> tuple[TrainState, Tally]:
-    """Runs one epoch, or what is left of it, under a progress bar on stderr (none where that is no terminal).
+    """Runs one epoch, or what is left of it. A progress bar shows on stderr if that is a terminal.
 
     Args:
       compiled: from `compile_epoch`, for these shapes.
-      state: given up to the result.
+      state: donated; do not use it after the call.
       placed: the training set.
       indices: from `epoch_indices`.
       key: the run's dropout key.
-      description: stands before the bar.
+      description: text in front of the bar.
       tally: how far the epoch has come already.
-      pause: asked with the number of steps taken whether to come back before the epoch is over.
+      pause: called after each dispatch with the number of steps taken; True ends the call there.
 
     Returns:
       the state, and the tally that belongs to it.
 
     Raises:
-      NotFiniteError: naming the step whose loss or gradient is not finite.
+      NotFiniteError: the loss or gradient of a step is not finite; the message names the step.
     """
-    rows = jax.device_put(indices, next(iter(placed["label"].devices())))
     start = time.perf_counter() - tally.seconds
-    size, done = len(placed["label"]), int(tally.count)
+    size, done = len(placed), int(tally.count)
     with tqdm(total=size, initial=done, desc=description, unit=" images", leave=False, disable=None) as bar:
-        pending = None  # metrics are read one dispatch late, so that the device never waits for us
+        pending = None  # metrics are read one dispatch late, so that the device never waits for the host
         step = tally.step
-        while step < len(indices):
-            chunk = rows[step : step + compiled.steps_per_dispatch]
-            state, metrics = compiled.programs[len(chunk)](state, placed, chunk, key)
+        for data, rows in placed.dispatches(indices, compiled.steps_per_dispatch, first=step):
+            state, metrics = compiled.programs[len(rows)](state, data, rows, key)
             if pending:
                 tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
-            pending = (len(chunk), metrics)
-            step += len(chunk)
+            pending = (len(rows), metrics)
+            step += len(rows)
             if pause(step):
                 break
         if pending:
@@ -203,7 +196,7 @@ def train_one_epoch(
 
 
 def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: bool, bar: tqdm, where: str) -> Tally:
-    """The tally with one dispatch more."""
+    """The tally after one more dispatch, whose metrics are given."""
     values = {name: float(value) for name, value in metrics.items()}
     finite = int(values["finite"])
     if finite < num_steps and not skip_nonfinite:
@@ -224,18 +217,18 @@ def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: b
     )
 
 
-def evaluate(state: TrainState, placed: steps.Batch, between: Callable[[], None] = lambda: None) -> Evaluation:
+def evaluate(state: TrainState, placed: Placed, between: Callable[[], None] = lambda: None) -> Evaluation:
     """Loss and accuracy over every sample of a placed image set, without dropout.
 
     Args:
-      between: called between two batches; what it raises ends the evaluation.
+      between: called after each batch; an exception from it ends the evaluation.
     """
-    size = len(placed["label"])
-    rows = jax.device_put(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), next(iter(placed["label"].devices())))
+    size = len(placed)
     results: list[tuple[steps.Metrics, jax.Array]] = []
-    for row in rows:
-        results.append(steps.eval_step(state, placed, row))
-        jax.block_until_ready(results[-2:-1])  # one batch ahead of the device is enough, and leaves room for a stop
+    for data, rows in placed.dispatches(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), at_once=1):
+        results.append(steps.eval_step(state, data, rows[0]))
+        # Stay no more than one batch ahead of the device, so that `between` can stop the evaluation in time.
+        jax.block_until_ready(results[-2:-1])
         between()
     loss, correct, count = (
         sum(float(metrics[name]) for metrics, _ in results) for name in ("loss", "correct", "count")

@@ -1,15 +1,14 @@
-"""The whole of a training run: data, network, steps and reports, in the order of the data flow."""
+"""A whole training run, in the order of the data flow: data, network, steps, reports."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import environment, files, interrupt, lock
 from jaxalex.system.devices import choose_device
-from jaxalex.training import optim, report
+from jaxalex.training import advice, optim, pictures, placement, report
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
     CompiledEpoch,
@@ -31,26 +30,24 @@ from jaxalex.training.epochs import (
     compile_epoch,
     epoch_indices,
     evaluate,
-    place,
     train_one_epoch,
 )
-from jaxalex.training.progress import Keeper, Progress, describe_split
+from jaxalex.training.keeper import Keeper
+from jaxalex.training.placement import Placed, place
+from jaxalex.training.progress import Progress, describe_run
+from jaxalex.training.schedule import Schedule, Stopwatch
 from jaxalex.training.state import TrainState, create_train_state
-from jaxalex.training.steps import Batch
 from jaxalex.weights.safetensors import Description, save_weights
-
-# Steps with a mean loss of ln(classes), give or take a hundredth of it, after which the trainer says so.
-_PLATEAU_STEPS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What stays as it is from the first step to the last."""
+    """What stays the same from the first step to the last."""
 
     config: TrainConfig
     workdir: pathlib.Path
     say: Callable[[str], None]
-    device: jax.Device
+    sharding: jax.sharding.Sharding
     splits: data.Splits
     dropout_key: jax.Array
     compiled: CompiledEpoch
@@ -63,24 +60,25 @@ def train_and_evaluate(
     """Trains, evaluates after every epoch, tests after the last, and leaves everything in ``workdir``.
 
     Args:
-      config: what to do.
-      workdir: a folder that is not there yet, or is empty.
+      config: the run's configuration.
+      workdir: a folder that does not exist yet or is empty; with ``resume``, one that holds a run.
       say: gets every line for people.
-      resume: go on with the run in ``workdir``, from its newest checkpoint that is whole. On the same device and as
-        many cores the result is that of an unbroken run, bit for bit.
+      resume: go on with the run in ``workdir`` from its newest intact checkpoint. On the same device with the same
+        number of cores the result is that of an unbroken run, bit for bit.
 
     Returns:
       the content of ``summary.json``.
 
     Raises:
-      UsageError: for input that cannot be used; nothing has been written then.
-      RunError: if a loss or gradient stops being finite, memory does not suffice or the disk fails; what was saved
-        before stays.
-      Stopped: a signal asked for it; all is saved.
+      UsageError: the input cannot be used; nothing has been written.
+      RunError: a loss or gradient stopped being finite, memory ran out or the disk failed; what was saved before
+        stays.
+      Stopped: a signal asked for it; everything is saved.
     """
     began = time.monotonic()
     check_workdir(workdir, resume)
     device = choose_device(config.device, config.precision)
+    sharding = placement.on_device(device)
     splits = data.load(
         config.dataset,
         config.data_dir,
@@ -89,20 +87,28 @@ def train_and_evaluate(
         limit_eval=config.limit_eval,
         notify=say,
     )
-    init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), device))
+    init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
     state = _initial_state(config, splits, init_key)
-    for line in _header(config, splits, _parameters(state), device, workdir):
+    described = environment.describe_device(device)
+    for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described, workdir):
         say(line)
-    train_set = place(splits.train, device)
+    train_set = place(splits.train, sharding)
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
 
     with lock.hold(workdir), interrupt.watch() as asked:
-        check_workdir(workdir, resume)  # again, now that no other process can begin there
-        checkpoints = Checkpoints(workdir / "checkpoints", config.keep)
-        keeper = Keeper(checkpoints, _record(config, splits, dropout_key, device), config, workdir, asked, began)
-        run = _Run(config, workdir, say, device, splits, dropout_key, compiled, keeper)
-        with _failures_explained(run):
+        check_workdir(workdir, resume)  # again: until the lock was held another process could have begun there
+        keeper = Keeper(
+            Checkpoints(workdir / "checkpoints", config.keep),
+            record=describe_run(config, splits, dropout_key, device),
+            steps_per_epoch=-(-len(train_set) // config.batch_size),
+            schedule=Schedule(*config_lib.parse_every(config.checkpoint_every)),
+            workdir=workdir,
+            asked=asked,
+            stopwatch=Stopwatch(began),
+        )
+        run = _Run(config, workdir, say, sharding, splits, dropout_key, compiled, keeper)
+        with advice.failures_explained(workdir, config.learning_rate, keeper.saved_step):
             state, progress = keeper.restore(state, say) if resume else (state, Progress())
             files.write_whole(workdir / "config.json", config_lib.to_json(config))
             report.write_rows(workdir / "metrics.jsonl", progress.rows)
@@ -110,10 +116,10 @@ def train_and_evaluate(
             return _test(run, state, progress)
 
 
-def _train(run: _Run, state: TrainState, train_set: Batch, progress: Progress) -> tuple[TrainState, Progress]:
-    """The epochs that are left."""
+def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) -> tuple[TrainState, Progress]:
+    """The remaining epochs."""
     config, splits, keeper = run.config, run.splits, run.keeper
-    eval_set = place(splits.eval, run.device)
+    eval_set = place(splits.eval, run.sharding)
     for epoch in range(progress.epoch, config.num_epochs + 1):
         indices = epoch_indices(len(splits.train), config.batch_size, config.seed, epoch)
         description = f"epoch {epoch} of {config.num_epochs}"
@@ -136,16 +142,17 @@ def _train(run: _Run, state: TrainState, train_set: Batch, progress: Progress) -
         run.say(report.epoch_line(row))
         report.append_row(run.workdir / "metrics.jsonl", row)
         keeper.save(state, progress, evaluation.accuracy)
-        if reaches_plateau(progress.rows, len(indices), splits.num_classes):
-            run.say(_plateau_hint(config, splits.num_classes))
+        if report.reaches_plateau(progress.rows, len(indices), splits.num_classes):
+            run.say(report.plateau_hint(config.init, splits.num_classes))
         keeper.stop_if_asked(state, progress)
     return state, progress
 
 
 def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
-    """The test figure, and what is left of the run for people and programs."""
+    """Tests the network and writes the results: summary, weights and pictures."""
     config, splits, workdir, rows = run.config, run.splits, run.workdir, progress.rows
-    test = evaluate(state, place(splits.test, run.device), functools.partial(run.keeper.stop_if_asked, state, progress))
+    test_set = place(splits.test, run.sharding)
+    test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress))
     run.say(report.test_line(test.loss, test.accuracy))
     summary = {
         "dataset": splits.name,
@@ -161,15 +168,15 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "compile_seconds": run.compiled.compile_seconds,
         "wall_seconds": run.keeper.wall_seconds(),
         "skipped_steps": sum(row.skipped_steps for row in rows),
-        "devices": [environment.describe_device(run.device)],
+        "devices": [environment.describe_device(device) for device in placement.devices(run.sharding)],
         "versions": environment.versions(),
         "parameters": _parameters(state),
     }
     save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state))
-    report.write_curves(workdir / "curves.png", rows, f"{config.model} on {splits.name}, {config.recipe}")
-    pictures, labels, names = splits.test.images, splits.test.labels, splits.class_names
-    report.write_predictions(workdir / "predictions.png", pictures, labels, test.logits, names)
-    report.write_confusion(workdir / "confusion.png", labels, test.logits, names)
+    pictures.write_curves(workdir / "curves.png", rows, f"{config.model} on {splits.name}, {config.recipe}")
+    images, labels, names = splits.test.images, splits.test.labels, splits.class_names
+    pictures.write_predictions(workdir / "predictions.png", images, labels, test.logits, names)
+    pictures.write_confusion(workdir / "confusion.png", labels, test.logits, names)
     report.write_json(workdir / "summary.json", summary)
     return summary
 
@@ -188,39 +195,26 @@ def _row(progress: Progress, evaluation: Evaluation, train_size: int) -> report.
     )
 
 
-@contextlib.contextmanager
-def _failures_explained(run: _Run) -> Iterator[None]:
-    """Says of what fails what is saved and what to do."""
-    try:
-        yield
-    except NotFiniteError as error:
-        raise RunError(
-            f"{error}, learning rate {run.config.learning_rate:g}: try a lower --learning-rate, another --init, or "
-            f"--on-nonfinite skip ({run.keeper.saved()})"
-        ) from error
-    except RunError as error:
-        raise RunError(f"{error}; {run.keeper.advice()}") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(f"{error.filename or run.workdir}: {reason}; {run.keeper.advice()}") from error
-
-
 def check_workdir(workdir: pathlib.Path, resume: bool = False) -> None:
-    """Refuses a folder that holds anything, as a run is never overwritten; to resume, one that holds no run.
+    """Refuses a folder that a run cannot use: one that holds anything, as no run is ever overwritten.
+
+    Args:
+      workdir: the run's folder.
+      resume: the folder must hold a run instead.
 
     Raises:
-      UsageError: naming the folder.
+      UsageError: the folder cannot be used; it is named.
     """
     try:
         holds_run = (workdir / "config.json").exists()
         others = workdir.exists() and (
             not workdir.is_dir() or any(path.name != lock.NAME for path in workdir.iterdir())
         )
-    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
-        raise UsageError(f"{workdir}: cannot be looked into ({getattr(error, 'strerror', None) or error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UsageError(f"{workdir}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if resume:
         if not holds_run:
-            raise UsageError(f"{workdir}: holds no run to go on with")
+            raise UsageError(f"{workdir}: holds no run to resume")
     elif holds_run:
         raise UsageError(
             f"{workdir}: already holds a run, which is never overwritten: choose another --workdir, or go on with it: "
@@ -228,16 +222,6 @@ def check_workdir(workdir: pathlib.Path, resume: bool = False) -> None:
         )
     elif others:
         raise UsageError(f"{workdir}: is not an empty folder: choose another --workdir")
-
-
-def _record(config: TrainConfig, splits: data.Splits, dropout_key: jax.Array, device: jax.Device) -> dict[str, Any]:
-    """What a checkpoint says of its run beside how far it has come."""
-    return {
-        "config": dataclasses.asdict(config),
-        "split": describe_split(splits, config.seed),
-        "dropout_key": jax.random.key_data(dropout_key).tolist(),
-        "environment": {"device": environment.describe_device(device), **environment.versions()},
-    }
 
 
 def _parameters(state: TrainState) -> int:
@@ -254,6 +238,7 @@ def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> 
     )
     tx = optim.sgd(config.learning_rate, config.momentum, config.weight_decay)
     mean, std = normalization(config.normalize, splits.train.images)
+<<<<<<< HEAD
     size = NETWORKS[config.model].image_size
     # On the key's device: everything that it is computed with follows it there.
     return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
@@ -308,6 +293,13 @@ def _plateau_hint(config: TrainConfig, num_classes: int) -> str:
     return f"note: the loss still sits at ln({num_classes}) = {math.log(num_classes):.3f}. {why}: {what}."
 
 
+=======
+    size = alexnet.MODELS[config.model].image_size
+    # The state lies where the key does: a computation follows its arguments.
+    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
+
+
+>>>>>>> w-training
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:
     return Description(
         model=config.model,

@@ -15,13 +15,16 @@ def sgd(
 
     With gradient g, parameter p and velocity v, a step is ``g += weight_decay * p``, ``v = momentum * v + g``,
     then ``p -= learning_rate * v`` (Nesterov: ``p -= learning_rate * (g + momentum * v)``). The decay goes into the
-    velocity and the learning rate stays outside it: any other order is another optimizer.
+    velocity and the learning rate stays outside it: any other order would be another optimizer.
 
     Args:
       learning_rate: constant, or a schedule of the number of steps already taken.
       momentum: in [0, 1); 0 keeps no velocity.
       weight_decay: coupled (L2), at least 0.
       nesterov: Nesterov's form of the momentum; needs ``momentum > 0``, as in PyTorch.
+
+    Raises:
+      ValueError: ``nesterov`` without momentum.
 
     >>> import jax.numpy as jnp
     >>> tx = sgd(0.5, momentum=0.5)

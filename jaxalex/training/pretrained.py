@@ -19,6 +19,7 @@ from jaxalex.errors import UsageError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system.devices import choose_device
+from jaxalex.training import placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.state import TrainState
 from jaxalex.weights import convert
@@ -30,16 +31,16 @@ class Pretrained:
     """A network with its parameters.
 
     Attributes:
-      state: parameters and normalisation; its optimizer is of no use.
-      description: what the weights say of themselves.
-      config: the run's configuration, None for a lone weights file.
-      device: where the parameters lie.
+      state: parameters and normalisation; it cannot be trained further.
+      description: what the weights file says about itself.
+      config: the run's configuration; None for a weights file without a run.
+      sharding: where the parameters lie.
     """
 
     state: TrainState
     description: Description
     config: config_lib.TrainConfig | None
-    device: jax.Device
+    sharding: jax.sharding.Sharding
 
 
 def load(
@@ -48,7 +49,7 @@ def load(
     given: Mapping[str, Any] | None = None,
     checkpoint: Literal["best", "last"] = "last",
 ) -> Pretrained:
-    """Loads a network; it computes in the precision of its run, a lone weights file in float32.
+    """Loads a network. It computes in the precision of its run; from a weights file without a run, in float32.
 
     Args:
       path: a run folder or a ``.safetensors`` file.
@@ -57,7 +58,7 @@ def load(
       checkpoint: which state of a run folder; "last" is what ``model.safetensors`` holds.
 
     Raises:
-      UsageError: naming what cannot be read, or all names and shapes that do not fit.
+      UsageError: a file cannot be read, or names and shapes do not fit; the message lists all of them.
     """
     config = None
     weights = path
@@ -71,28 +72,28 @@ def load(
     elif checkpoint != "last":
         raise UsageError(f"{path}: --checkpoint needs a run folder, not a weights file")
     precision = config.precision if config else "float32"
-    device = choose_device(device_name, precision)
+    sharding = placement.on_device(choose_device(device_name, precision))
     arrays, description = load_weights(weights)
     try:
         if description is None:
             description = _describe(arrays, given or {})
-        state = jax.device_put(_state(arrays, description, precision), device)
+        state = jax.device_put(_state(arrays, description, precision), sharding)
     except UsageError as error:
         raise UsageError(f"{weights}: {error}") from error
     if checkpoint == "best":
         if not (path / "checkpoints").is_dir():
             raise UsageError(f"{path}: holds no checkpoints")
         _, state = Checkpoints(path / "checkpoints").restore_params("best", state)
-    return Pretrained(state, description, config, device)
+    return Pretrained(state, description, config, sharding)
 
 
 def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
-    """A description from flags, for a file that has none."""
+    """A description made from flags, for a file that has none."""
     missing = [f"--{name}" for name in ("model", "dataset", "normalize") if not given.get(name)]
     if missing:
         raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")
     config_lib.check_range("width", given.get("width"))
-    convert.from_torch(arrays, given["model"])  # all names and shapes, before any of them is used
+    convert.from_torch(arrays, given["model"])  # checks all names and shapes before any of them is used
     splits = data.load(given["dataset"], given.get("data_dir"), 0)
     mean, std = normalization(given["normalize"], splits.train.images)
     return Description(

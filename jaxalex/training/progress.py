@@ -1,28 +1,23 @@
-"""Where a training run stands: what a checkpoint records of it, when one is due, and what must agree to go on."""
+"""How far a run has come, what a checkpoint records of the run, and what must agree for it to be resumed."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import pathlib
-import shlex
-import stat
-import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
 from jaxalex.data import Splits
-from jaxalex.errors import Stopped, UsageError
-from jaxalex.system.interrupt import Asked
-from jaxalex.training.checkpoint import Checkpoints
+from jaxalex.errors import UsageError
+from jaxalex.system import environment
 from jaxalex.training.epochs import Tally
 from jaxalex.training.report import EpochRow
-from jaxalex.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +25,10 @@ class Progress:
     """How far a run has come.
 
     Attributes:
-      epoch: the epoch under way, from 1; one more than there are when all are done.
-      tally: how far it has come.
+      epoch: the current epoch, counted from 1; after the last epoch, the number of epochs plus 1.
+      tally: how far that epoch has come.
       rows: the finished epochs.
-      wall_seconds: spent on the run so far, interruptions left out.
+      wall_seconds: time spent on the run so far, without the pauses between its processes.
     """
 
     epoch: int = 1
@@ -41,8 +36,16 @@ class Progress:
     rows: tuple[EpochRow, ...] = ()
     wall_seconds: float = 0.0
 
+    def step(self, steps_per_epoch: int) -> int:
+        """Training steps taken in the whole run.
+
+        >>> Progress(epoch=3, tally=Tally(step=5)).step(steps_per_epoch=100)
+        205
+        """
+        return (self.epoch - 1) * steps_per_epoch + self.tally.step
+
     def to_record(self) -> dict[str, Any]:
-        """As JSON values; Python writes floats so that they come back bit for bit."""
+        """As JSON values; Python writes floats so that they are read back bit for bit."""
         return dataclasses.asdict(self)
 
     @staticmethod
@@ -50,7 +53,7 @@ class Progress:
         """The inverse of `to_record`.
 
         Raises:
-          UsageError: it is not what `to_record` wrote.
+          UsageError: the record is not one that `to_record` wrote.
         """
         try:
             return Progress(
@@ -65,7 +68,7 @@ class Progress:
 
 def _number(value: Any, kind: type[int] | type[float]) -> Any:
     if type(value) is not kind or not value >= 0:
-        raise ValueError(f"{value!r} is no {kind.__name__} of at least 0")
+        raise ValueError(f"{value!r} instead of a number of type {kind.__name__}, at least 0")
     return value
 
 
@@ -76,138 +79,18 @@ def _build(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**{name: _number(value, types[name]) for name, value in values.items()})
 
 
-class Keeper:
-    """Saves a run's progress when it is due, and stops the run when a signal has asked for that.
+def describe_run(config: TrainConfig, splits: Splits, dropout_key: jax.Array, device: jax.Device) -> dict[str, Any]:
+    """What every checkpoint of a run records beside its progress, as JSON values.
 
-    Args:
-      checkpoints: where to.
-      record: what every checkpoint says of the run: ``config``, ``split``, ``dropout_key``, ``environment``.
-      config: the run's configuration.
-      workdir: its folder.
-      asked: which signal has asked the run to stop, if any.
-      began: when this process began with the run, by `time.monotonic`; None is now.
+    Returns:
+      ``config``, ``split`` (see `describe_split`), ``dropout_key`` (its words) and ``environment`` (device, versions).
     """
-
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        record: dict[str, Any],
-        config: TrainConfig,
-        workdir: pathlib.Path,
-        asked: Asked,
-        began: float | None = None,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._record = record
-        self._steps_per_epoch = -(-record["split"]["train"] // config.batch_size)
-        self._every_steps, self._every_seconds = config_lib.parse_every(config.checkpoint_every)
-        self._workdir = workdir
-        self._asked = asked
-        self._saved_at = time.monotonic()
-        self._began = self._saved_at if began is None else began
-        self._wall_before = 0.0
-        self._saved_step: int | None = None
-
-    def restore(self, like: TrainState, say: Callable[[str], None]) -> tuple[TrainState, Progress]:
-        """State and progress of the newest checkpoint that is whole; ``like`` and none where nothing was saved yet.
-
-        Raises:
-          UsageError: all checkpoints are damaged, or they belong to another configuration or other data; all that
-            differs is listed.
-        """
-        found = self._checkpoints.restore(like, say)
-        if found is None:
-            return like, Progress()
-        step, state, record = found
-        try:
-            progress = Progress.from_record(record.get("progress", {}))
-            self._compare(record)
-            position = (progress.epoch - 1) * self._steps_per_epoch + progress.tally.step
-            if not step == position == int(state.step):
-                raise UsageError(f"its record is of step {position}, its state of step {int(state.step)}")
-        except UsageError as error:
-            raise UsageError(f"{self._workdir / 'checkpoints' / str(step)}: {error}") from error
-        then, now = record.get("environment"), self._record["environment"]
-        if then != now:
-            say(f"note: {_differences(then, now)}: the result may differ in its last bits from an unbroken run's")
-        self._wall_before, self._saved_step = progress.wall_seconds, step
-        say(f"going on   after step {step:,}, in epoch {progress.epoch}")
-        return state, progress
-
-    def _compare(self, record: Mapping[str, Any]) -> None:
-        for part in ("config", "split", "dropout_key"):
-            then, now = record.get(part), self._record[part]
-            if part == "config" and isinstance(then, dict):
-                then, now = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (then, now))
-            if then != now:
-                raise UsageError(f"is of another {part}: {_differences(then, now)}")
-
-    def due(self, epoch: int, step: int) -> bool:
-        """Whether the run should pause after this step of an epoch."""
-        if self._asked():
-            return True
-        if self._every_seconds is not None and time.monotonic() - self._saved_at >= self._every_seconds:
-            return True
-        if self._every_steps is None:
-            return False
-        # A dispatch of several steps may pass the mark instead of hitting it.
-        return self._position(epoch, step) // self._every_steps > (self._saved_step or 0) // self._every_steps
-
-    def save(self, state: TrainState, progress: Progress, eval_accuracy: float | None = None) -> None:
-        """Saves, unless this very step is saved already.
-
-        Raises:
-          RunError: as in `Checkpoints.save`.
-        """
-        step = self._position(progress.epoch, progress.tally.step)
-        if step != self._saved_step:
-            progress = dataclasses.replace(progress, wall_seconds=self.wall_seconds())
-            record = self._record | {"progress": progress.to_record()}
-            self._checkpoints.save(step, state, record, eval_accuracy)
-            self._saved_step = step
-        self._saved_at = time.monotonic()
-
-    def stop_if_asked(self, state: TrainState, progress: Progress) -> None:
-        """Saves and ends the run if a signal has asked for it.
-
-        Raises:
-          Stopped: then.
-        """
-        signal_number = self._asked()
-        if signal_number is None:
-            return
-        self.save(state, progress)
-        name = "Ctrl-C" if signal_number.name == "SIGINT" else signal_number.name
-        raise Stopped(f"stopped by {name}; {self.advice()}", signal_number)
-
-    def saved(self) -> str:
-        """What is saved."""
-        if self._saved_step is None:
-            return "nothing was saved yet"
-        if self._has_gone():
-            return "what was saved has gone with the folder"
-        return f"the run is saved up to step {self._saved_step:,}"
-
-    def _has_gone(self) -> bool:
-        try:
-            return not stat.S_ISDIR(self._workdir.stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:  # it may be there and only out of reach
-            return False
-
-    def advice(self) -> str:
-        """What is saved, and how to go on from there."""
-        if self._has_gone():
-            return self.saved()
-        return f"{self.saved()}: go on with python -m jaxalex.train --resume {shlex.quote(str(self._workdir))}"
-
-    def wall_seconds(self) -> float:
-        """Spent on the run so far, interruptions left out."""
-        return self._wall_before + time.monotonic() - self._began
-
-    def _position(self, epoch: int, step: int) -> int:
-        return (epoch - 1) * self._steps_per_epoch + step
+    return {
+        "config": dataclasses.asdict(config),
+        "split": describe_split(splits, config.seed),
+        "dropout_key": jax.random.key_data(dropout_key).tolist(),
+        "environment": {"device": environment.describe_device(device), **environment.versions()},
+    }
 
 
 def describe_split(splits: Splits, seed: int) -> dict[str, Any]:
@@ -220,8 +103,32 @@ def describe_split(splits: Splits, seed: int) -> dict[str, Any]:
     return {"dataset": splits.name, "seed": seed, **{n: len(p) for n, p in parts.items()}, "sha256": digest.hexdigest()}
 
 
-def _differences(then: Any, now: Any) -> str:
-    """Every entry in which two records differ, for people."""
+def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compares what a checkpoint records of its run with the run that is to go on from it.
+
+    The fields of the configuration that may change (`jaxalex.config.MAY_CHANGE`) and the environment are left out.
+
+    Args:
+      then: the checkpoint's record.
+      now: from `describe_run`.
+
+    Raises:
+      UsageError: they differ in configuration, data or dropout key; the message lists every difference.
+    """
+    for part in ("config", "split", "dropout_key"):
+        old, new = then.get(part), now[part]
+        if part == "config" and isinstance(old, dict):
+            old, new = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (old, new))
+        if old != new:
+            raise UsageError(f"is of another {part}: {differences(old, new)}")
+
+
+def differences(then: Any, now: Any) -> str:
+    """Every entry in which two records differ, for people.
+
+    >>> differences({"seed": 0, "width": 1.0}, {"seed": 1, "width": 1.0})
+    'seed 0 then, 1 now'
+    """
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return f"{then!r} then, {now!r} now"
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]

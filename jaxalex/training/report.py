@@ -1,22 +1,20 @@
-"""What people see of a run: lines on the screen, metrics.jsonl, curves and picture grids."""
+"""What a run tells people and programs in text: lines on the screen, metrics.jsonl, summary.json."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from jaxalex.config import TrainConfig
+from jaxalex.data import Splits
+from jaxalex.system import environment, files
 
-from jaxalex.system import files
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_TRAIN, _EVAL = "#1f6fb4", "#d9662b"
-_RIGHT, _WRONG = "#2e7d32", "#c62828"
+# The trainer speaks up when the mean loss has stayed within 1 % of ln(classes) for this many steps.
+_PLATEAU_STEPS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +31,40 @@ class EpochRow:
     skipped_steps: int = 0
 
 
-def epoch_line(row: EpochRow) -> str:
+def header_lines(
+    config: TrainConfig, splits: Splits, parameters: int, image_size: int, device: str, workdir: pathlib.Path
+) -> list[str]:
+    """What a run prints before it compiles: everything that decides its result.
+
+    Args:
+      config: the run's configuration.
+      splits: its data.
+      parameters: how many numbers the network learns.
+      image_size: height and width, in pixels, of the images the network takes.
+      device: the device, for people.
+      workdir: the run's folder.
     """
+    height, width, channels = splits.train.images.shape[1:]
+    found = environment.versions()
+    names = ("jaxalex", "jax", "flax", "optax", "python")
+    decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
+    resized = "" if (height, width) == (image_size, image_size) else f" (images resized to {image_size}x{image_size})"
+    scaled = "" if config.width == 1 else f" at width {config.width:g}"
+    return [
+        "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
+        f"device     {device}; {config.precision}",
+        f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
+        f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}",
+        f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
+        f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
+        f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
+        f"run folder {workdir}",
+    ]
+
+
+def epoch_line(row: EpochRow) -> str:
+    """The line that a run prints after each epoch.
+
     >>> epoch_line(EpochRow(1, 1.931, 26.18, 1.553, 42.7, 400.0, 100.0))
     '[Epoch   1] train_loss: 1.931 train_acc: 26.180% eval_loss: 1.553 eval_acc: 42.700%'
     """
@@ -46,11 +76,45 @@ def epoch_line(row: EpochRow) -> str:
 
 
 def test_line(loss: float, accuracy: float) -> str:
-    """
+    """The line with the result on the test set; ``accuracy`` is in percent.
+
     >>> test_line(1.553, 42.7)
     '[Test     ] loss: 1.553 acc: 42.700%'
     """
     return f"[Test     ] loss: {loss:.3f} acc: {accuracy:.3f}%"
+
+
+def reaches_plateau(rows: Sequence[EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
+    """Whether, with the last epoch, the loss has stayed at ln(classes) for long enough to say so; true only once.
+
+    Args:
+      rows: the epochs so far.
+      steps_per_epoch: training steps in each.
+      num_classes: a network that knows nothing has a loss of ln(classes).
+    """
+    level = math.log(num_classes)
+    stayed = 0
+    for row in reversed(rows):
+        if abs(row.train_loss - level) > 0.01 * level:
+            break
+        stayed += steps_per_epoch
+    return _PLATEAU_STEPS <= stayed < _PLATEAU_STEPS + steps_per_epoch
+
+
+def plateau_hint(init: str, num_classes: int) -> str:
+    """The line for a run whose loss stays at ln(classes): why, and what to do.
+
+    Args:
+      init: the run's initialisation.
+      num_classes: number of classes.
+    """
+    if init == "torch":
+        why = "PyTorch's initialisation starts this network so small that it can sit there for hundreds of steps"
+        what = "wait, or use --init flax"
+    else:
+        why = "the network has not begun to learn"
+        what = "try --init flax, or another --learning-rate"
+    return f"note: the loss still sits at ln({num_classes}) = {math.log(num_classes):.3f}. {why}: {what}."
 
 
 def append_row(path: pathlib.Path, row: EpochRow) -> None:
@@ -60,7 +124,7 @@ def append_row(path: pathlib.Path, row: EpochRow) -> None:
 
 
 def write_rows(path: pathlib.Path, rows: Sequence[EpochRow]) -> None:
-    """Writes ``metrics.jsonl`` anew, as a whole."""
+    """Replaces ``metrics.jsonl`` as a whole."""
     files.write_whole(path, "".join(_json_line(row) for row in rows))
 
 
@@ -71,131 +135,3 @@ def _json_line(row: EpochRow) -> str:
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Writes a JSON object, indented, as a whole."""
     files.write_whole(path, files.to_json(values))
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Figure on its own, without pyplot: no global state and no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    with files.replacing(path) as file:
-        figure.savefig(file, format="png")
-
-
-def write_curves(path: pathlib.Path, rows: Sequence[EpochRow], title: str) -> None:
-    """A PNG of loss and accuracy by epoch, on the train and eval splits."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure = _figure(10, 4)
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(1, 2)
-    epochs = [row.epoch for row in rows]
-    panels = (
-        ("mean cross-entropy", [r.train_loss for r in rows], [r.eval_loss for r in rows]),
-        ("accuracy, %", [r.train_accuracy for r in rows], [r.eval_accuracy for r in rows]),
-    )
-    for axis, (label, train, evaluation) in zip(axes, panels, strict=True):
-        axis.plot(epochs, train, "o-", color=_TRAIN, markersize=4, label="train (during the epoch)")
-        axis.plot(epochs, evaluation, "s-", color=_EVAL, markersize=4, label="eval (after the epoch)")
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    _save(figure, path)
-
-
-def write_predictions(
-    path: pathlib.Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    logits: np.ndarray,
-    class_names: Sequence[str],
-    columns: int = 8,
-    rows: int = 4,
-) -> None:
-    """A PNG of test pictures with truth and prediction; mistakes are framed in red.
-
-    The first half shows the first pictures of the test set, the second half the first mistakes, if there are any.
-
-    Args:
-      images: uint8 ``[n, height, width, channel]``.
-      labels: int ``[n]``.
-      logits: ``[n, classes]``.
-      class_names: in label order.
-    """
-    predictions = logits.argmax(axis=1)
-    count = min(columns * rows, len(labels))
-    first = np.arange(len(labels))[: (count + 1) // 2]
-    wrong = np.flatnonzero(predictions != labels)
-    mistakes = wrong[~np.isin(wrong, first)][: count - len(first)]
-    others = np.setdiff1d(np.arange(len(labels)), np.concatenate([first, mistakes]))
-    shown = np.concatenate([first, mistakes, others[: count - len(first) - len(mistakes)]])
-
-    figure = _figure(1.35 * columns, 1.75 * rows)
-    right = int((predictions == labels).sum())
-    figure.suptitle(
-        f"{right} of {len(labels)} test pictures right. First half: the first ones; second half: the first mistakes.\n"
-        "Green: as predicted and true. Red: predicted, (true).",
-        fontsize=9,
-    )
-    for axis in figure.subplots(rows, columns).flat:
-        axis.set_axis_off()
-    for axis, index in zip(figure.axes, shown, strict=False):
-        picture = images[index]
-        axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", interpolation="nearest")
-        predicted, truth = class_names[predictions[index]], class_names[labels[index]]
-        good = predictions[index] == labels[index]
-        axis.set_title(predicted if good else f"{predicted}\n({truth})", fontsize=8, color=_RIGHT if good else _WRONG)
-        axis.set_axis_on()
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set(edgecolor=_RIGHT if good else _WRONG, linewidth=2)
-    _save(figure, path)
-
-
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts, int64 ``[true, predicted]``.
-
-    >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
-    [[1, 0], [1, 1]]
-    """
-    flat = labels.astype(np.int64) * num_classes + predictions
-    return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def write_confusion(path: pathlib.Path, labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> None:
-    """A PNG of the confusion matrix on the test set, shaded by the share of each true class."""
-    counts = confusion_matrix(labels, logits.argmax(axis=1), len(class_names))
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(7.2, 6.6)
-    axis = figure.subplots()
-    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(class_names))
-    axis.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(ticks, class_names)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
-    axis.set_title(f"Confusion on {len(labels)} test pictures (counts)", fontsize=11)
-    for (i, j), count in np.ndenumerate(counts):
-        if count:
-            axis.text(
-                j,
-                i,
-                str(count),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if share[i, j] > 0.5 else "black",
-            )
-    figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
-    _save(figure, path)

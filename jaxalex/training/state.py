@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state that training carries from step to step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jaxalex.networks.alexnet import AlexNet
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState (step, params, opt_state, apply_fn, tx) with how the network expects its images.
+    """Flax's TrainState (step, params, opt_state, apply_fn, tx), and what the network expects of its images.
 
     Attributes:
-      mean, std: float32 ``[channel]``, on the scale where a pixel lies in 0..1.
+      mean, std: float32 ``[channel]``, for pixels scaled to 0..1.
       image_hw: height and width; images of another size are resized in the step.
     """
 
@@ -40,12 +40,12 @@ def create_train_state(
     Args:
       model: the network.
       tx: the optimizer.
-      key: decides the initial parameters.
+      key: the random key of the initial parameters.
       image_shape: ``(height, width, channel)`` of the network's input.
       mean, std: ``[channel]``; see `TrainState`.
 
     Raises:
-      UsageError: if the images are too small for the network.
+      UsageError: the images are too small for the network.
     """
 
     def create(key: jax.Array, mean: jax.Array, std: jax.Array) -> TrainState:
@@ -54,6 +54,6 @@ def create_train_state(
             apply_fn=model.apply, params=params, tx=tx, mean=mean, std=std, image_hw=image_shape[:2]
         )
 
-    # One compiled program: the forward pass that Flax traces for the shapes is dropped, not run.
+    # Compiled as one program, so that the forward pass that Flax traces to learn the shapes is dropped, not run.
     state = jax.jit(create)(key, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
     return state.replace(step=jnp.zeros((), jnp.int32))

@@ -1,4 +1,4 @@
-"""``.safetensors`` files: parameters in PyTorch's layout, with all that is needed to use them."""
+"""``.safetensors`` files: parameters in PyTorch's layout, with everything needed to use them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORMAT = "jaxalex-1"
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What a weights file says of itself.
+    """What a weights file says about itself.
 
     Attributes:
       model: "cifar10" or "paper".
@@ -29,7 +29,7 @@ class Description:
       num_classes, class_names: what the logits stand for.
       dataset: the data set it was trained on.
       image_size, input_channels: height and width, and channels, of the images it was trained on.
-      mean, std: normalisation by channel, on the scale where a pixel lies in 0..1.
+      mean, std: normalisation per channel, for pixels scaled to 0..1.
     """
 
     model: str
@@ -43,7 +43,7 @@ class Description:
     std: tuple[float, ...]
 
     def to_metadata(self) -> dict[str, str]:
-        """As safetensors metadata: strings, JSON inside where a value is not a string."""
+        """As safetensors metadata: strings; other values as JSON."""
         fields = dataclasses.asdict(self).items()
         return {"format": _FORMAT} | {k: v if isinstance(v, str) else json.dumps(v) for k, v in fields}
 
@@ -52,7 +52,7 @@ class Description:
         """The inverse of `to_metadata`.
 
         Raises:
-          UsageError: naming the entry that is missing or has no meaning.
+          UsageError: an entry is missing or invalid; it is named.
         """
 
         def strings(text: str) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def save_weights(path: pathlib.Path, params: Mapping[str, Any], description: Des
 
 
 def _in_fixed_order(data: bytes) -> bytes:
-    """The same ``.safetensors`` content with its metadata sorted: the library writes it in an order of chance.
+    """The same ``.safetensors`` content with its metadata sorted: the library writes it in no fixed order.
 
     Source: https://huggingface.co/docs/safetensors/index#format
     """
@@ -114,17 +114,20 @@ def _in_fixed_order(data: bytes) -> bytes:
 
 
 def load_weights(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Description | None]:
-    """Reads the arrays of a weights file, by PyTorch's names, and its description, None where it has none.
+    """Reads a weights file.
+
+    Returns:
+      the arrays by PyTorch's names, and the description; None where the file has none.
 
     Raises:
-      UsageError: naming the file, if it is no readable ``.safetensors`` file or its arrays are not finite floats.
+      UsageError: the file is not a readable ``.safetensors`` file, or its arrays are not finite floats; it is named.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise UsageError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
+        raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
     try:
-        # A sparse file can be far larger than the disk: all that is read must fit into memory.
+        # A sparse file can claim to be far larger than the disk: refuse what does not fit into memory.
         size, free = path.stat().st_size, memory.free_host_bytes()
         if free is not None and size > free:
             raise UsageError(f"{path}: holds {memory.gigabytes(size)}, {memory.gigabytes(free)} of memory are free")

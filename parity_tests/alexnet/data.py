@@ -13,7 +13,7 @@ import torch
 
 from jaxalex import data as jax_data
 from jaxalex.data import ImageSet, Splits
-from jaxalex.training import epochs
+from jaxalex.training import epochs, placement
 from jaxalex.training.state import TrainState
 from netparity import bounds
 from netparity.measure import Arrays, error
@@ -113,7 +113,7 @@ def metrics(
             std=half,
             image_hw=image_hw,
         )
-        ours = jax_program.evaluate(state, epochs.place(ImageSet(pixels, labels), next(iter(half.devices()))))
+        ours = jax_program.evaluate(state, placement.place(ImageSet(pixels, labels), half.sharding))
     side = torch_program.side
     module = side.module.double()
     module.load_state_dict({k: torch.from_numpy(v.astype(np.float64)) for k, v in side.from_common(params).items()})

@@ -137,7 +137,7 @@ def _evaluator(kind: str) -> Any:
 def _jax_evaluate_padding(state: Any, placed: Any) -> Any:
     """JAX's evaluation with the padding of the last batch counted."""
     found = epochs.evaluate(state, placed)
-    size = len(placed["label"])
+    size = len(placed)
     padded = -(-size // epochs.EVAL_BATCH_SIZE) * epochs.EVAL_BATCH_SIZE
     return epochs.Evaluation(found.loss * size / padded, found.accuracy * size / padded, found.logits)
 

@@ -23,7 +23,7 @@ _TRAIN_BATCHES, _BATCH, _NUM_TEST = 2, 60, 40
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch, tmp_path_factory):
-    """Nothing that lies about on the machine is found unless a test points to it."""
+    """No data set on this machine is found unless a test points to it."""
     monkeypatch.delenv("JAXALEX_DATA_DIR", raising=False)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -65,7 +65,7 @@ def meta_pickle(names: list[bytes]) -> bytes:
 def full_disk() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """A context in which no file of this process can grow beyond 10,000 bytes.
 
-    To be left before the test ends: pytest's own report may go to a file that is larger already.
+    Leave it before the test ends: pytest may write its own report to a file that is larger already.
     """
     resource = pytest.importorskip("resource")
 
@@ -83,7 +83,7 @@ def full_disk() -> Callable[[], contextlib.AbstractContextManager[None]]:
 
 @dataclasses.dataclass(frozen=True)
 class SmallCifar10:
-    """A few hundred made images in both published forms, with the sizes and MD5s that belong to them."""
+    """160 made-up images in both published forms, with matching sizes and MD5s."""
 
     images: np.ndarray  # uint8 [160, 32, 32, 3]: two training batches of 60, then 40 to test
     labels: np.ndarray

@@ -17,7 +17,7 @@ COMMAND = "python -m jaxalex.train --dataset cifar10"
 
 @pytest.fixture
 def damaged(tmp_path):
-    """A folder with a CIFAR-10 whose first file is cut short: whoever reads it has to say so."""
+    """A folder with a CIFAR-10 whose first file is cut short, so that reading it fails."""
     folder = tmp_path / "damaged" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     (folder / "data_batch_1").write_bytes(b"\x80\x02}")

@@ -125,7 +125,7 @@ def test_damage_to_what_is_not_needed_changes_no_data(prepared, small, name, how
 
 
 def test_no_module_is_imported_that_the_folder_names(prepared, small, tmp_path, monkeypatch):
-    """TFDS would import it for the sake of a class, and so run it."""
+    """TFDS would import the module of a class that the file names, and so run it."""
     (tmp_path / "planted_module.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(tmp_path)
     path = prepared / "cifar10" / "3.0.2" / "features.json"

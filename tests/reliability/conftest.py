@@ -1,4 +1,4 @@
-"""A small real run that nothing interrupted, and copies of it."""
+"""A small real run without interruptions, and copies of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reliability.runs import SMALL
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What Orbax leaves behind of a save or a read that failed is no failure of ours."""
+    """Warnings about what Orbax leaves behind after a failed save or read do not fail these tests."""
     here = pathlib.Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
@@ -37,7 +37,7 @@ def _own_cache_for_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of three epochs that nothing interrupted."""
+    """A run of three epochs without interruptions."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
     assert train.main([*SMALL, "--num-epochs", "3", "--workdir", str(run)]) == 0
     return run

@@ -1,4 +1,4 @@
-"""Input that is damaged or hostile on purpose: one line that names the file, code 2, and no memory for its claims."""
+"""Input damaged or hostile on purpose: one line that names the file, code 2, and no memory for what it claims."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ resource = pytest.importorskip("resource")
 
 @pytest.fixture(autouse=True)
 def _bounded_memory():
-    """Whatever a file claims, no test here may take a gigabyte."""
+    """No test here may allocate a gigabyte, whatever size a file claims to have."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kilobytes
@@ -138,7 +138,7 @@ def test_nan_in_a_run(copy, capsys) -> None:
 
 
 def test_nan_in_a_checkpoint(copy, capsys) -> None:
-    """Saved by another program, with sound checksums."""
+    """As another program could save it, with right checksums."""
     import orbax.checkpoint as ocp
 
     from reliability.runs import like, small
@@ -244,14 +244,14 @@ def test_sixteen_bits_and_palettes_are_pictures(tmp_path) -> None:
 def test_a_pipe_never_hangs(tmp_path, read: Callable) -> None:
     path = tmp_path / "config.json"
     os.mkfifo(path)
-    with pytest.raises(UsageError, match=r"is no regular file|no such file"):
+    with pytest.raises(UsageError, match=r"is not a regular file|no such file"):
         read(path)
-    with pytest.raises(UsageError, match=r"is no regular file|no such file|not a readable"):
+    with pytest.raises(UsageError, match=r"is not a regular file|no such file|not a readable"):
         read(pathlib.Path("/dev/zero")) if read is load_weights else read(path)
 
 
 def _refuse(path: pathlib.Path) -> None:
-    raise UsageError(f"{path}: is no regular file")
+    raise UsageError(f"{path}: is not a regular file")
 
 
 def _tar(*members: tuple[str, bytes, bytes]) -> bytes:
@@ -306,12 +306,12 @@ def test_labels_out_of_range() -> None:
     records[3073] = 10
     with pytest.raises(UsageError, match="it holds the label 10, the largest is 9"):
         cifar10_files.decode_records(bytes(records))
-    with pytest.raises(UsageError, match="no whole number of records"):
+    with pytest.raises(UsageError, match="not a whole number of records"):
         cifar10_files.decode_records(bytes(3074))
     batch = readers._batch()
     label = batch.index(b"](K") + 3
     assert unpickler.load_batch(batch)[1][0] == batch[label]
-    with pytest.raises(UsageError, match="no list of numbers from 0 to 9"):
+    with pytest.raises(UsageError, match="not a list of numbers from 0 to 9"):
         unpickler.load_batch(batch[:label] + b"\x0a" + batch[label + 1 :])
 
 
@@ -322,7 +322,7 @@ def test_a_pickle_that_grows_without_end() -> None:
         nested += b"](" + b"h" + bytes([level - 1]) + (b"h" + bytes([level - 1])) * 9 + b"eq" + bytes([level])
     batch = readers._batch()
     start, end = batch.index(b"](K"), batch.index(b"U\x04data")
-    with pytest.raises(UsageError, match="no list of numbers"):
+    with pytest.raises(UsageError, match="not a list of numbers"):
         unpickler.load_batch(batch[:start] + b"(" + nested + b"1" + b"h\x09" + batch[end:])
 
 
@@ -348,7 +348,7 @@ def test_a_refused_pickle_is_one_line() -> None:
 
 
 def test_a_checkpoint_that_lacks_an_array(tmp_path) -> None:
-    """Orbax leaves what it does not find as a mere shape, and says nothing."""
+    """Orbax silently returns a shape in place of an array that it does not find."""
     reader = readers.READERS["forged checkpoint"]
     reader.make(tmp_path)
     path = tmp_path / "checkpoints" / "3" / "state" / "_METADATA"

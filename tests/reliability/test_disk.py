@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or gone: training says so, keeps what it had, and ends with code 1."""
+"""A disk that is full, read-only or gone: training says so, keeps what it had saved, and ends with code 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ resource = pytest.importorskip("resource")
 
 
 def _then(action: Callable[[], object]) -> Callable[[str], None]:
-    """A way to print that does something after the first epoch, whose checkpoint is the last good one."""
+    """A ``say`` that does something after the second epoch, before its checkpoint is saved."""
 
     def say(line: str) -> None:
         if line.startswith("[Epoch   2]"):
@@ -83,7 +83,7 @@ def test_a_folder_that_vanishes_is_not_made_again(tmp_path) -> None:
 
 
 def test_results_that_cannot_be_written(tmp_path, unbroken) -> None:
-    """Something lies where the file belongs: the run says so, and goes on when it is out of the way."""
+    """Something is in the place of a result file: the run says so, and can be resumed once it is removed."""
     run, name = tmp_path / "run", "curves.png"
     with pytest.raises(RunError) as caught:
         loop.train_and_evaluate(small(), run, _then(lambda: (run / name).mkdir()))

@@ -1,4 +1,4 @@
-"""Damage by chance, to files and to command lines: read or refused in one line, never a traceback or a hang."""
+"""Randomly damaged files and command lines: read or refused in one line, never a traceback or a hang."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -75,7 +75,7 @@ def _command_lines(seed: int) -> tuple[str, list[str]]:
 
 @pytest.fixture
 def place(copy, tmp_path, monkeypatch) -> pathlib.Path:
-    """A folder to be in, with a run and a file, and a home without anything."""
+    """A working directory with a run, a file and an empty home folder."""
     copy().rename(tmp_path / "run")
     (tmp_path / "file").write_text("a file")
     (tmp_path / "home").mkdir()
@@ -89,23 +89,32 @@ def place(copy, tmp_path, monkeypatch) -> pathlib.Path:
 
 
 def _complaints(error: str) -> list[str]:
-    """Lines on stderr, without notes and the bar of a download."""
+    """Lines on stderr, without notes and download bars."""
     return [line for line in error.splitlines() if line.strip() and not line.startswith("note:") and "%|" not in line]
 
 
 def _written(place: pathlib.Path) -> set[str]:
-    """First parts of the names of all that lies in the folder."""
+    """Names of everything in the working directory and in its home folder."""
     return {path.name for path in place.iterdir()} | {f"home/{path.name}" for path in (place / "home").iterdir()}
 
 
-def test_command_lines_in_one_process(place, capsys) -> None:
-    before, codes = _written(place), []
-    allowed = set(before)
+@pytest.fixture
+def _alarm() -> Iterator[None]:
+    """SIGALRM fails the test instead of ending the process."""
 
     def expire(*_: object) -> None:
         raise AssertionError("a command hangs")
 
-    signal.signal(signal.SIGALRM, expire)
+    before = signal.signal(signal.SIGALRM, expire)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("_alarm")
+def test_command_lines_in_one_process(place, capsys) -> None:
+    before, codes = _written(place), []
+    allowed = set(before)
     for seed in range(COMMAND_LINES):
         command, words = _command_lines(seed)
         computed = os.times().user

@@ -15,7 +15,7 @@ EPOCHS = "8"
 
 
 def _names(run: pathlib.Path) -> set[str]:
-    """What lies in the folder of checkpoints."""
+    """Names in the folder of checkpoints."""
     return {path.name for path in (run / "checkpoints").glob("*")}
 
 

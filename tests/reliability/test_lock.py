@@ -1,4 +1,4 @@
-"""Two processes never train in one folder; a process that died holds nobody up."""
+"""Two processes never train in one folder; the lock file of a dead process blocks nobody."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxalex.errors import UsageError
 from jaxalex.system import lock
 from reliability.runs import SMALL
 
-_HOLD = "import sys, time, pathlib; from jaxalex import lock\n"
+_HOLD = "import sys, time, pathlib; from jaxalex.system import lock\n"
 _HOLD += "with lock.hold(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
 
 

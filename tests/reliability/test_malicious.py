@@ -1,4 +1,4 @@
-"""A pickle that runs a program, put in the place of every file that is read: it never runs."""
+"""A pickle that runs a program, put in place of every file that is read: it never runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses and gradients that are no numbers, and batches that are too large."""
+"""Losses and gradients that are not finite, and batches that are too large."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from jaxalex import config, train
 from jaxalex.data import ImageSet
 from jaxalex.errors import NotFiniteError, RunError
-from jaxalex.training import epochs, loop, optim, steps
+from jaxalex.training import epochs, loop, optim, placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.state import TrainState
 from reliability.runs import SMALL, like, small
@@ -22,7 +22,7 @@ _TX = optim.sgd(0.1, 0.9)
 
 
 def _network(variables, images, train=False, rngs=None):
-    """Two logits from the image's mean; white images give NaN, black ones an endless gradient (of a root at 0)."""
+    """Two logits from the image's mean. White images give NaN, black ones an infinite gradient (a root at 0)."""
     weight = variables["params"]["weight"]
     x = jnp.mean(images, axis=(1, 2, 3))[:, None]  # from -1 (black) to 1 (white)
     black = jnp.all(x <= -1)
@@ -37,10 +37,10 @@ def _state() -> TrainState:
     return state.replace(step=jnp.zeros((), jnp.int32))
 
 
-def _placed(levels: list[int]) -> steps.Batch:
+def _placed(levels: list[int]) -> placement.Placed:
     images = np.array(levels, np.uint8).reshape(-1, 1, 1, 1).repeat(2, axis=1).repeat(2, axis=2)
     labels = (np.arange(len(levels)) % 2).astype(np.int32)
-    return epochs.place(ImageSet(images, labels), jax.devices("cpu")[0])
+    return placement.place(ImageSet(images, labels), placement.on_device(jax.devices("cpu")[0]))
 
 
 _ROWS = np.arange(6, dtype=np.int32).reshape(3, 2)
@@ -82,7 +82,7 @@ def test_skipped_steps_change_nothing_and_are_counted(levels, at_once, monkeypat
 
 
 def test_skipping_a_run_through_shows_the_count(tmp_path, capsys, monkeypatch) -> None:
-    """One white picture among the real ones, for a network that has no answer to it."""
+    """One white picture among the real ones, for a network whose logits are then NaN."""
     from jaxalex import evaluate, models
     from jaxalex.data import digits
 

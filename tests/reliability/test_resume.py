@@ -1,4 +1,4 @@
-"""A run that was stopped, by whatever, ends as if nothing had happened: bit for bit."""
+"""A run that was interrupted, in whatever way, ends as if it had not been: bit for bit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import pytest
 from jaxalex import config, train
 from jaxalex.errors import UsageError
 from jaxalex.system import files
-from jaxalex.training import loop, progress
+from jaxalex.training import loop
 from jaxalex.training.checkpoint import Checkpoints
+from jaxalex.training.epochs import Tally
+from jaxalex.training.keeper import Keeper
+from jaxalex.training.progress import Progress
+from jaxalex.training.schedule import Schedule, Stopwatch
 from reliability.runs import SMALL, assert_same, like, small, start, stop, wait_for
 
 
@@ -22,7 +26,7 @@ class _Fault(Exception):
 
 
 def _break_at(beginning: str):
-    """A way to print that fails at a line: an exception in the middle of the run."""
+    """A ``say`` that fails at a line: an exception in the middle of the run."""
 
     def say(line: str) -> None:
         if line.startswith(beginning):
@@ -94,7 +98,7 @@ def _damage_flip(folder: pathlib.Path) -> None:
 
 
 def _damage_zeros(folder: pathlib.Path) -> None:
-    """As some file systems leave a file after a power loss: its length is there, its content is not."""
+    """As some file systems leave a file after a power loss: the right length, but all zeros."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.write_bytes(bytes(path.stat().st_size))
@@ -186,7 +190,7 @@ def test_a_finished_run_is_left_as_it_is(copy, unbroken) -> None:
         (["--recipe", "quickstart"], ["--recipe is baseline in the run, not quickstart"]),
         (["--num-epochs", "2"], ["--num-epochs is 3 in the run and may only grow, not 2"]),
         (["--on-nonfinite", "skip"], ["--on-nonfinite is stop in the run, not skip"]),
-        (["--workdir", "elsewhere"], ["--workdir elsewhere cannot be another"]),
+        (["--workdir", "elsewhere"], ["goes on in that folder: leave out --workdir elsewhere"]),
         (["--keep", "0"], ["--keep must be from 1"]),
         (["--checkpoint-every", "0"], ["--checkpoint-every must be a number of steps (500) or of minutes (5m)"]),
     ],
@@ -267,21 +271,47 @@ def test_a_record_that_makes_no_sense_is_refused(copy, change: dict, capsys) -> 
 
 
 def test_checkpoints_of_another_network_are_refused(copy, unbroken, capsys) -> None:
-    """Every array of the other network fits its name and none its shape."""
+    """In the other network every array has the same name and another shape."""
     with pytest.raises(UsageError, match="cannot be read"):
         Checkpoints(unbroken / "checkpoints").restore_params("last", like(small(width=0.1)))
 
 
-def test_minutes_between_checkpoints(monkeypatch, unbroken) -> None:
+def _keeper(checkpoints: Checkpoints, every: str, now: list[float], asked=lambda: None) -> Keeper:
+    """A keeper of a run with 12 steps per epoch, by a clock that shows ``now[0]`` seconds."""
+    schedule = Schedule(*config.parse_every(every))
+    watch = Stopwatch(now[0], now=lambda: now[0])
+    return Keeper(checkpoints, {}, 12, schedule, pathlib.Path("run"), asked, watch)
+
+
+def test_minutes_between_checkpoints(tmp_path) -> None:
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    settings = small(checkpoint_every="2m")
-    keeper = progress.Keeper(None, {"split": {"train": 90}}, settings, unbroken, lambda: None)  # type: ignore[arg-type]
+    keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "2m", now)
     assert not keeper.due(1, 11)
     now[0] += 119
     assert not keeper.due(2, 3)
     now[0] += 1
     assert keeper.due(2, 4)
+    keeper.save(like(small()), Progress(epoch=2, tally=Tally(step=4)))
+    assert not keeper.due(2, 5), "the two minutes begin anew"
+    now[0] += 120
+    assert keeper.due(2, 6)
+    assert keeper.wall_seconds() == 240
+
+
+def test_steps_between_checkpoints(tmp_path) -> None:
+    """They are counted over the whole run; a dispatch of several steps may jump over a multiple of ten."""
+    keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "10", [0.0])
+    assert [keeper.due(1, step) for step in (9, 10, 11)] == [False, True, True]
+    keeper.save(like(small()), Progress(epoch=1, tally=Tally(step=11)))
+    assert [keeper.due(*position) for position in ((1, 12), (2, 7), (2, 8), (2, 9))] == [False, False, True, True]
+
+
+def test_a_signal_makes_a_checkpoint_due(tmp_path) -> None:
+    came: list[signal.Signals] = []
+    keeper = _keeper(Checkpoints(tmp_path / "checkpoints"), "10", [0.0], lambda: came[0] if came else None)
+    assert not keeper.due(1, 1)
+    came.append(signal.SIGTERM)
+    assert keeper.due(1, 1)
 
 
 def test_a_run_folder_is_whole_before_its_first_checkpoint(tmp_path, unbroken) -> None:

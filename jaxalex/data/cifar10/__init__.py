@@ -1,4 +1,4 @@
-"""CIFAR-10, wherever it lies: finds it on disk in any of its forms, or fetches it."""
+"""CIFAR-10: finds it on disk in any of its forms, or downloads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxalex.data.download import download
 from jaxalex.data.splits import Published
 from jaxalex.errors import UsageError
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the archive that TFDS fetches, too
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the archive that TFDS downloads, too
 
 
 def find(directory: Path, forms: Sequence[Form] = FORMS) -> Callable[[], Published] | None:
@@ -23,7 +23,7 @@ def find(directory: Path, forms: Sequence[Form] = FORMS) -> Callable[[], Publish
       forms: the published forms to look for; the last one is what TFDS' content is checked against.
 
     Returns:
-      A function that reads what was found and raises UsageError if that is damaged; None if there is none.
+      A function that reads what was found and raises UsageError if that is damaged; None if nothing was found.
     """
     for form in forms:
         if (directory / form.folder).is_dir():
@@ -43,14 +43,14 @@ def fetch(directory: Path, *, url: str, form: Form = BINARY, timeout: float = 10
     """Downloads the archive to ``directory/downloads``, prepares it with TFDS, and reads that.
 
     Args:
-      directory: made if it isn't there.
+      directory: created if it doesn't exist.
       url: where ``form``'s archive is.
       form: the published form, whose size and MD5 the download must have.
       timeout: seconds without an answer after which the download fails.
 
     Raises:
-      UsageError: no network, a wrong file, a folder that can't be written; the message says what else to do.
-      RunError: the disk failed or filled up.
+      UsageError: no network, a wrong file, a folder that can't be written to; the message says what else to do.
+      RunError: the disk failed or is full.
     """
     destination = directory / "downloads" / form.archive_name
     try:

@@ -44,11 +44,11 @@ class Form:
 
     Attributes:
       folder, archive_name: what the extracted folder and the archive are called.
-      archive: size and MD5 of the published archive. Only a download is held to them: an archive that was
-        packed anew from the published files is as good.
+      archive: size and MD5 of the published archive. Only a download must have them: an archive packed anew from
+        the published files is as good.
       batches: the batch files in order, test batch last.
       decode: content of a batch file to ``(images, labels)``: uint8 ``[n, 32, 32, 3]``, int32 ``[n]``.
-      meta: the file with the class names, and that file's check, where the form has one that is read.
+      meta: name and check of the file with the class names; None where none is read.
     """
 
     folder: str
@@ -60,7 +60,7 @@ class Form:
 
     @property
     def files(self) -> dict[str, File]:
-        """Every file that is read, by name."""
+        """Every file that is read, by its name."""
         return dict(self.batches) | (dict([self.meta]) if self.meta else {})
 
 
@@ -74,10 +74,10 @@ def decode_records(data: bytes) -> tuple[np.ndarray, np.ndarray]:
       ``(images, labels)``: uint8 ``[n, 32, 32, 3]`` and int32 ``[n]``.
 
     Raises:
-      UsageError: no whole number of records, or a label out of range.
+      UsageError: the length is not a multiple of a record's, or a label is out of range.
     """
     if len(data) % 3073:
-        raise UsageError(f"{len(data):,} bytes are no whole number of records of 3,073")
+        raise UsageError(f"{len(data):,} bytes are not a whole number of records of 3,073")
     records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
     if (records[:, 0] >= len(CLASS_NAMES)).any():
         raise UsageError(f"it holds the label {records[:, 0].max()}, the largest is {len(CLASS_NAMES) - 1}")
@@ -92,8 +92,8 @@ def encode_records(images: np.ndarray, labels: np.ndarray) -> bytes:
 
 
 # Archive MD5s: https://www.cs.toronto.edu/~kriz/cifar.html. Files of the Python form: torchvision's table.
-# Files of the binary form: published in several projects' download scripts, and what writing the content of
-# the checked Python files as binary records gives.
+# Files of the binary form: published in several projects' download scripts, and confirmed by writing the content of
+# the checked Python files as binary records.
 PYTHON = Form(
     folder="cifar-10-batches-py",
     archive_name="cifar-10-python.tar.gz",
@@ -130,14 +130,14 @@ def read_folder(folder: Path, form: Form) -> Published:
     """CIFAR-10 from an extracted folder, in the order of its files.
 
     Raises:
-      UsageError: a file is missing, truncated, altered or can't be read; it is named.
+      UsageError: a file, which is named, is missing, truncated or altered, or can't be read.
     """
     contents = {}
     for name, expected in form.files.items():
         path = folder / name
         try:
             found = path.stat().st_size
-            # A file of another size is never read: its name says nothing about how large it is.
+            # A file of another size is never read: it could be too large for memory.
             contents[name] = path.read_bytes() if found == expected.size else b""
         except FileNotFoundError as error:
             raise UsageError(f"{path} is missing; {_remedy(form)}") from error
@@ -152,7 +152,7 @@ def read_archive(archive: Path, form: Form) -> Published:
     """CIFAR-10 from a ``.tar.gz``, in the order of the files in it. Nothing is extracted to disk.
 
     Raises:
-      UsageError: the archive, or a file in it, is missing, truncated or altered; it is named.
+      UsageError: the archive or a file in it, which is named, is missing, truncated or altered.
     """
     prefix = form.folder + "/"
     sizes = {prefix + name: expected.size for name, expected in form.files.items()}
@@ -162,7 +162,7 @@ def read_archive(archive: Path, form: Form) -> Published:
 
 
 def _assemble(contents: dict[str, bytes], form: Form, where: str, source: str) -> Published:
-    """Checks and decodes each file; ``contents`` is used up, so that memory holds the data once."""
+    """Checks and decodes each file; ``contents`` is emptied on the way, so that memory holds the data only once."""
 
     def decode(name: str, decoder: Callable[[bytes], T]) -> T:
         content = contents.pop(name)

@@ -25,11 +25,11 @@ PREPARED = Path("cifar10") / VERSION
 def prepare(directory: Path, data: Published) -> None:
     """Writes ``directory/cifar10/3.0.2``, which the stock ``tfds.data_source("cifar10")`` reads.
 
-    The stock builder needs TensorFlow to extract, to read and to encode; this one is handed the images. TFDS
-    writes to a folder named ``incomplete…`` and renames it at the end, so half a preparation is never found.
+    The stock builder needs TensorFlow to unpack, read and encode the images; this one is given them. TFDS writes to a
+    folder named ``incomplete…`` and renames it at the end, so that a partial one is never found.
 
     Raises:
-      RunError: the disk failed or filled up.
+      RunError: the disk failed or is full.
     """
     import tensorflow_datasets as tfds
 
@@ -44,7 +44,7 @@ def prepare(directory: Path, data: Published) -> None:
 
 
 def _builder_class(data: Published) -> Any:
-    """The stock builder with our own way of reading. Its class name gives the data set's name."""
+    """The stock builder, but reading from ``data``. The data set is named after the class."""
     import tensorflow_datasets as tfds
     from PIL import Image
     from tensorflow_datasets.image_classification import cifar
@@ -53,7 +53,7 @@ def _builder_class(data: Published) -> Any:
     def examples(prefix: str, part: ImageSet) -> Iterator[tuple[int, dict[str, Any]]]:
         progress = tqdm(part.images, desc=f"preparing {prefix}", unit="image", mininterval=0.5)
         for index, (image, label) in enumerate(zip(progress, part.labels, strict=True)):
-            # TFDS encodes NumPy arrays through TensorFlow, PIL images without.
+            # TFDS needs TensorFlow to encode NumPy arrays, but not for PIL images.
             yield (
                 index,
                 {
@@ -63,7 +63,7 @@ def _builder_class(data: Published) -> Any:
                 },
             )
 
-    # Not registered: the registered "cifar10" stays the stock one.
+    # Not registered, so that the registered "cifar10" stays the stock builder.
     class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
         VERSION = tfds.core.Version(VERSION)
 
@@ -76,7 +76,7 @@ def _builder_class(data: Published) -> Any:
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Without TFDS' lines on stdout and its nested bars on stderr: `examples` shows one bar a split."""
+    """Silences TFDS' lines on stdout and its nested bars on stderr; `examples` shows one bar per split."""
     import tensorflow_datasets as tfds
 
     tfds.display_progress_bar(False)
@@ -90,15 +90,15 @@ def _quiet_tfds() -> Iterator[None]:
 def read(directory: Path, form: Form = BINARY) -> Published:
     """CIFAR-10 from ``directory/cifar10/3.0.2``, in the order of the published files.
 
-    TFDS shuffles what it writes; the ``id`` of each record gives its place back. The restored content is held
-    against the published MD5s of the binary files, which hold just these bytes.
+    TFDS shuffles what it writes; the ``id`` of each record tells its original place. The content is checked against
+    the published MD5s of the binary files, which hold the same bytes.
 
     Args:
       directory: what TFDS calls ``data_dir``.
       form: the binary form to check against.
 
     Raises:
-      UsageError: the folder is damaged, holds other images, or isn't in a format that can be read.
+      UsageError: the folder is damaged, holds other images, or is not in a readable format.
     """
     import tensorflow_datasets as tfds
 
@@ -106,12 +106,12 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
     try:
         _refuse_strange_features(folder / "features.json")
-        with contextlib.redirect_stderr(io.StringIO()):  # where it misses TensorFlow it shows a banner
+        with contextlib.redirect_stderr(io.StringIO()):  # TFDS prints a banner where TensorFlow is missing
             parts = tfds.data_source(
                 f"cifar10:{VERSION}",
                 data_dir=os.fspath(directory),
                 download=False,
-                decoders={"image": tfds.decode.SkipDecoding()},  # TFDS' own way of decoding logs a warning
+                decoders={"image": tfds.decode.SkipDecoding()},  # decoding by TFDS logs a warning
             )
         *train_sizes, test_size = (file.size // 3073 for file in form.batches.values())
         train, test = _in_order(parts["train"], sum(train_sizes)), _in_order(parts["test"], test_size)
@@ -125,7 +125,7 @@ def read(directory: Path, form: Form = BINARY) -> Published:
 
 
 def _refuse_strange_features(path: Path) -> None:
-    """TFDS may import the module of a class that ``features.json`` names: only its own are let in."""
+    """Refuses a ``features.json`` that names classes other than TFDS' own: TFDS may import a named class's module."""
     for name in _class_names(files.read_json(path)) if path.exists() else ():
         if not re.fullmatch(r"tensorflow_datasets\.core\.features(\.\w+)+", name):
             raise ValueError(f"{path.name} names the class {name!r}")
@@ -140,10 +140,10 @@ def _class_names(value: Any) -> Iterator[str]:
 
 
 def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
-    """The samples of one TFDS split, each at the place that its id names (``train_00000`` is the first)."""
+    """The samples of one TFDS split, each at the place that its id tells (``train_00000`` is the first)."""
     from PIL import Image
 
-    if len(records) != expected:  # before any memory is taken for them
+    if len(records) != expected:  # checked before any memory is allocated for them
         raise ValueError(f"{len(records):,} images, expected {expected:,}")
     images = np.zeros((len(records), 32, 32, 3), np.uint8)
     labels = np.full(len(records), 255, np.int32)

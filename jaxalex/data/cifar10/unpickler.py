@@ -1,4 +1,4 @@
-"""Reads the pickles of CIFAR-10's Python version without trusting them."""
+"""Reads the pickles of CIFAR-10's Python form without trusting them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from jaxalex.errors import UsageError
 
 
 class _Uint8:
-    """Stands for ``numpy.dtype``, and is no more than a check that it names unsigned bytes."""
+    """Stands in for ``numpy.dtype``; it only checks that unsigned bytes are meant."""
 
     __slots__ = ()
 
     def __init__(self, code: bytes, align: int, copy: int) -> None:
         if code != b"u1":
-            raise pickle.UnpicklingError(f"an array of {code!r}, where unsigned bytes belong")
+            raise pickle.UnpicklingError(f"an array of {code!r} instead of unsigned bytes")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order, alignment and the like: a single byte has none."""
+        """Byte order and alignment, which mean nothing for single bytes: ignored."""
 
 
 class _Array:
-    """Stands for ``numpy.ndarray`` and for the function that pickles rebuild one with."""
+    """Stands in for ``numpy.ndarray`` and for the function with which pickles rebuild one."""
 
     __slots__ = ("value",)
     value: np.ndarray
 
     def __init__(self, kind: object, shape: object, code: object) -> None:
-        """The placeholder that `__setstate__` fills."""
+        """Empty until `__setstate__` fills it."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran_order, data = state
@@ -42,7 +42,7 @@ class _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the three NumPy names in the published files, as inert stand-ins, and no other name."""
+    """Resolves the three NumPy names in the published files to harmless stand-ins, and refuses any other name."""
 
     known = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -60,12 +60,12 @@ class _Unpickler(pickle.Unpickler):
 def _load_dict(data: bytes) -> dict[bytes, Any]:
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            # The unpickler makes a table of all objects up to the highest number that one is given.
+            # The unpickler allocates a table up to the highest number that the pickle gives to an object.
             if "PUT" in opcode.name and isinstance(argument, int) and argument > len(data):
                 raise pickle.UnpicklingError(f"it numbers an object {argument}")
         # Python 2 wrote these files: its str comes back as bytes.
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a broken pickle fails in any way it likes
+    except Exception as error:  # a broken pickle can raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"refused to unpickle it: {reason}") from error
     if not isinstance(value, dict):
@@ -84,8 +84,8 @@ def load_batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
       ``(images, labels)``: uint8 ``[n, 32, 32, 3]`` and int32 ``[n]``.
 
     Raises:
-      UsageError: the pickle asks for anything but NumPy's arrays of bytes (nothing of it is called), or does
-        not hold a batch.
+      UsageError: the pickle asks for anything but NumPy's arrays of bytes, of which nothing is called, or it does not
+        hold a batch.
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html
     """
@@ -95,9 +95,9 @@ def load_batch(data: bytes) -> tuple[np.ndarray, np.ndarray]:
         numbers = batch[b"labels"]
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"its pickle does not hold images and labels ({str(error)[:200]!r})") from error
-    # Lists that hold one another would grow without end in an array.
+    # Only plain numbers: nested lists, each holding the one before several times, would make an array of any size.
     if type(numbers) is not list or not all(type(number) is int and 0 <= number < 10 for number in numbers):
-        raise UsageError("its pickle's labels are no list of numbers from 0 to 9")
+        raise UsageError("the labels in its pickle are not a list of numbers from 0 to 9")
     labels = np.array(numbers, dtype=np.int32)
     if labels.shape != images.shape[:1]:
         raise UsageError(f"its pickle holds {len(images)} images but labels of shape {labels.shape}")

@@ -1,0 +1,147 @@
+"""The pictures a run leaves: curves, a grid of predictions, a confusion matrix."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxalex.system import files
+from jaxalex.training.report import EpochRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TRAIN, _EVAL = "#1f6fb4", "#d9662b"
+_RIGHT, _WRONG = "#2e7d32", "#c62828"
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Without pyplot, which has global state and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png")
+
+
+def write_curves(path: pathlib.Path, rows: Sequence[EpochRow], title: str) -> None:
+    """A PNG of loss and accuracy by epoch, on the train and eval splits."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(10, 4)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(1, 2)
+    epochs = [row.epoch for row in rows]
+    panels = (
+        ("mean cross-entropy", [r.train_loss for r in rows], [r.eval_loss for r in rows]),
+        ("accuracy, %", [r.train_accuracy for r in rows], [r.eval_accuracy for r in rows]),
+    )
+    for axis, (label, train, evaluation) in zip(axes, panels, strict=True):
+        axis.plot(epochs, train, "o-", color=_TRAIN, markersize=4, label="train (during the epoch)")
+        axis.plot(epochs, evaluation, "s-", color=_EVAL, markersize=4, label="eval (after the epoch)")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    _save(figure, path)
+
+
+def write_predictions(
+    path: pathlib.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    columns: int = 8,
+    rows: int = 4,
+) -> None:
+    """A PNG of test pictures with prediction and truth; mistakes are framed in red.
+
+    The first half shows the first pictures of the test set, the second half the first mistakes; where there are too
+    few of them, more pictures follow.
+
+    Args:
+      images: uint8 ``[n, height, width, channel]``.
+      labels: int ``[n]``.
+      logits: ``[n, classes]``.
+      class_names: in label order.
+    """
+    predictions = logits.argmax(axis=1)
+    count = min(columns * rows, len(labels))
+    first = np.arange(len(labels))[: (count + 1) // 2]
+    wrong = np.flatnonzero(predictions != labels)
+    mistakes = wrong[~np.isin(wrong, first)][: count - len(first)]
+    others = np.setdiff1d(np.arange(len(labels)), np.concatenate([first, mistakes]))
+    shown = np.concatenate([first, mistakes, others[: count - len(first) - len(mistakes)]])
+
+    figure = _figure(1.35 * columns, 1.75 * rows)
+    right = int((predictions == labels).sum())
+    figure.suptitle(
+        f"{right} of {len(labels)} test pictures right. First half: the first ones; second half: the first mistakes.\n"
+        "Green: as predicted and true. Red: predicted, (true).",
+        fontsize=9,
+    )
+    for axis in figure.subplots(rows, columns).flat:
+        axis.set_axis_off()
+    for axis, index in zip(figure.axes, shown, strict=False):
+        picture = images[index]
+        axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", interpolation="nearest")
+        predicted, truth = class_names[predictions[index]], class_names[labels[index]]
+        good = predictions[index] == labels[index]
+        axis.set_title(predicted if good else f"{predicted}\n({truth})", fontsize=8, color=_RIGHT if good else _WRONG)
+        axis.set_axis_on()
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set(edgecolor=_RIGHT if good else _WRONG, linewidth=2)
+    _save(figure, path)
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts, int64 ``[true, predicted]``.
+
+    >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    flat = labels.astype(np.int64) * num_classes + predictions
+    return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def write_confusion(path: pathlib.Path, labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> None:
+    """A PNG of the confusion matrix on the test set, shaded by the share of each true class."""
+    counts = confusion_matrix(labels, logits.argmax(axis=1), len(class_names))
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(7.2, 6.6)
+    axis = figure.subplots()
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(class_names))
+    axis.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axis.set_yticks(ticks, class_names)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    axis.set_title(f"Confusion on {len(labels)} test pictures (counts)", fontsize=11)
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            axis.text(
+                j,
+                i,
+                str(count),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if share[i, j] > 0.5 else "black",
+            )
+    figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
+    _save(figure, path)

@@ -1,0 +1,61 @@
+"""When a checkpoint is due inside an epoch, and how long a run has taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Checkpoints every so many steps or seconds; with neither, none is ever due inside an epoch.
+
+    Attributes:
+      every_steps: at least 1, or None.
+      every_seconds: above 0, or None.
+    """
+
+    every_steps: int | None = None
+    every_seconds: float | None = None
+
+    def due(self, step: int, saved_step: int, seconds: float) -> bool:
+        """Whether a checkpoint is due.
+
+        Args:
+          step: training steps taken in the run.
+          saved_step: steps behind the newest checkpoint; 0 where there is none.
+          seconds: since the newest checkpoint, or since the start.
+
+        >>> [Schedule(every_steps=10).due(step, saved_step=8, seconds=0.0) for step in (9, 10, 12)]
+        [False, True, True]
+        >>> [Schedule(every_seconds=60.0).due(9, 8, seconds) for seconds in (59.0, 60.0)]
+        [False, True]
+        """
+        if self.every_seconds is not None and seconds >= self.every_seconds:
+            return True
+        # One dispatch of several steps may jump over a multiple of every_steps instead of landing on it.
+        return self.every_steps is not None and step // self.every_steps > saved_step // self.every_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopwatch:
+    """Time spent on a run, without the pauses between its processes.
+
+    Attributes:
+      began: when this process began with the run, by ``now``.
+      before: seconds that earlier processes spent on it.
+      now: a clock in seconds that never goes back.
+    """
+
+    began: float
+    before: float = 0.0
+    now: Callable[[], float] = time.monotonic
+
+    def seconds(self) -> float:
+        """Spent on the run so far.
+
+        >>> Stopwatch(began=100.0, before=7.0, now=lambda: 103.0).seconds()
+        10.0
+        """
+        return self.before + self.now() - self.began
