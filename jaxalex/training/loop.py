@@ -238,68 +238,11 @@ def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> 
     )
     tx = optim.sgd(config.learning_rate, config.momentum, config.weight_decay)
     mean, std = normalization(config.normalize, splits.train.images)
-<<<<<<< HEAD
     size = NETWORKS[config.model].image_size
-    # On the key's device: everything that it is computed with follows it there.
-    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
-
-
-def _header(
-    config: TrainConfig, splits: data.Splits, parameters: int, device: jax.Device, workdir: pathlib.Path
-) -> list[str]:
-    height, width, channels = splits.train.images.shape[1:]
-    found = environment.versions()
-    names = ("jaxalex", "jax", "flax", "optax", "python")
-    decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
-    size = NETWORKS[config.model].image_size
-    resized = "" if (height, width) == (size, size) else f" (images resized to {size}x{size})"
-    scaled = "" if config.width == 1 else f" at width {config.width:g}"
-    return [
-        "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
-        f"device     {environment.describe_device(device)}; {config.precision}",
-        f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
-        f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}",
-        f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
-        f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
-        f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
-        f"run folder {workdir}",
-    ]
-
-
-def reaches_plateau(rows: Sequence[report.EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
-    """Whether the loss, with the last epoch, has sat at ln(classes) for long enough to say so; true only once.
-
-    Args:
-      rows: the epochs so far.
-      steps_per_epoch: training steps in each.
-      num_classes: a loss of ln(classes) is that of a network which knows nothing.
-    """
-    level = math.log(num_classes)
-    sitting = 0
-    for row in reversed(rows):
-        if abs(row.train_loss - level) > 0.01 * level:
-            break
-        sitting += steps_per_epoch
-    return _PLATEAU_STEPS <= sitting < _PLATEAU_STEPS + steps_per_epoch
-
-
-def _plateau_hint(config: TrainConfig, num_classes: int) -> str:
-    if config.init == "torch":
-        why = "PyTorch's initialisation starts this network so small that it can sit there for hundreds of steps"
-        what = "wait, or use --init flax"
-    else:
-        why = "the network has not begun to learn"
-        what = "try --init flax, or another --learning-rate"
-    return f"note: the loss still sits at ln({num_classes}) = {math.log(num_classes):.3f}. {why}: {what}."
-
-
-=======
-    size = alexnet.MODELS[config.model].image_size
     # The state lies where the key does: a computation follows its arguments.
     return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
 
 
->>>>>>> w-training
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:
     return Description(
         model=config.model,
