@@ -26,13 +26,27 @@ def _close(actual: jax.Array, expected: jax.Array) -> None:
     assert np.abs(np.asarray(actual) - np.asarray(expected)).max() <= 1e-13 * scale
 
 
-def _same(conv2d: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, padding: int, key: jax.Array) -> None:
-    """Value and both gradients are the plain convolution's, at stride 1."""
-    fast, fast_vjp = jax.vjp(conv2d, x, kernel)
-    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, 1, padding), x, kernel)
-    _close(fast, plain)
-    cotangent = jax.random.normal(key, plain.shape)
-    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
+def _gradients(function: Callable[..., jax.Array], cotangent: jax.Array, *args: jax.Array) -> tuple[jax.Array, ...]:
+    """Value and gradients in one compiled program; operation by operation they would be hundreds."""
+
+    @jax.jit
+    def both(cotangent: jax.Array, *args: jax.Array) -> tuple[jax.Array, ...]:
+        value, vjp = jax.vjp(function, *args)
+        return value, *vjp(cotangent)
+
+    return both(cotangent, *args)
+
+
+def _same(
+    conv2d: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, stride: int, padding: int, key: jax.Array
+) -> None:
+    """Value and both gradients are the plain convolution's."""
+    sizes = (out_size(n, len(kernel), stride, padding) for n in x.shape[1:3])
+    cotangent = jax.random.normal(key, (len(x), *sizes, kernel.shape[-1]))
+    found = _gradients(conv2d, cotangent, x, kernel)
+    plain = _gradients(lambda x, k: layers.conv2d_plain(x, k, stride, padding), cotangent, x, kernel)
+    assert found[0].shape == cotangent.shape
+    for actual, expected in zip(found, plain, strict=True):
         _close(actual, expected)
 
 
@@ -46,14 +60,7 @@ def test_conv2d_equals_plain(size: int, stride: int, padding: int, channels: int
     keys = jax.random.split(jax.random.key(size), 3)
     x = jax.random.normal(keys[0], (2, 19, 14, channels))  # 19 and 14: the windows leave a remainder
     kernel = jax.random.normal(keys[1], (size, size, channels, 5))
-    fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, stride, padding), x, kernel)
-    plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, stride, padding), x, kernel)
-    height, width = (out_size(n, size, stride, padding) for n in (19, 14))
-    assert fast.shape == (2, height, width, 5)
-    _close(fast, plain)
-    cotangent = jax.random.normal(keys[2], plain.shape)
-    for actual, expected in zip(fast_vjp(cotangent), plain_vjp(cotangent), strict=True):
-        _close(actual, expected)
+    _same(lambda x, k: layers.conv2d(x, k, stride, padding), x, kernel, stride, padding, keys[2])
 
 
 @pytest.mark.parametrize(("size", "padding"), [(3, 1), (5, 2)])
@@ -62,7 +69,7 @@ def test_conv2d_of_few_tiles_equals_plain(size: int, padding: int, batch: int) -
     """On the CPU the number of tiles of 2×2 outputs decides as well: 9, 18 and 54 of them."""
     keys = jax.random.split(jax.random.key(size), 3)
     x, kernel = jax.random.normal(keys[0], (batch, 6, 5, 17)), jax.random.normal(keys[1], (size, size, 17, 4))
-    _same(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel, padding, keys[2])
+    _same(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel, 1, padding, keys[2])
 
 
 @pytest.mark.parametrize(
@@ -94,11 +101,12 @@ def test_conv2d_by_hand() -> None:
 def test_max_pool_equals_plain(window: int, stride: int) -> None:
     # Distinct values: where there are ties, PyTorch's rule decides and not XLA's.
     x = jax.random.permutation(jax.random.key(window), 2 * 11 * 8 * 3).reshape(2, 11, 8, 3).astype(jnp.float64)
-    fast, fast_vjp = jax.vjp(lambda x: layers.max_pool(x, window, stride), x)
-    plain, plain_vjp = jax.vjp(lambda x: layers.max_pool_plain(x, window, stride), x)
-    np.testing.assert_array_equal(fast, plain)
-    cotangent = jax.random.normal(jax.random.key(1), plain.shape)
-    _close(fast_vjp(cotangent)[0], plain_vjp(cotangent)[0])
+    out_hw = (out_size(n, window, stride, 0) for n in (11, 8))
+    cotangent = jax.random.normal(jax.random.key(1), (2, *out_hw, 3))
+    fast = _gradients(lambda x: layers.max_pool(x, window, stride), cotangent, x)
+    plain = _gradients(lambda x: layers.max_pool_plain(x, window, stride), cotangent, x)
+    np.testing.assert_array_equal(fast[0], plain[0])
+    _close(fast[1], plain[1])
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
@@ -119,7 +127,7 @@ def test_winograd_by_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch, batch: in
     monkeypatch.setattr(winograd, "_BYTES", 8 * numbers // parts)
     keys = jax.random.split(jax.random.key(batch), 3)
     x, kernel = jax.random.normal(keys[0], (batch, 7, 6, 4)), jax.random.normal(keys[1], (3, 3, 4, 5))
-    _same(lambda x, k: winograd.conv2d(x, k, 1), x, kernel, 1, keys[2])
+    _same(lambda x, k: winograd.conv2d(x, k, 1), x, kernel, 1, 1, keys[2])
 
 
 def test_how_it_is_computed_is_chosen_for_the_device() -> None:
