@@ -129,10 +129,10 @@ def test_the_faster_order_is_the_same_function(name: str) -> None:
     def named(params: dict) -> jax.Array:
         return model.apply({"params": params}, images, train=True, capture=True, rngs=rngs)[0]
 
-    np.testing.assert_array_equal(fast(params), named(params))
+    np.testing.assert_array_equal(jax.jit(fast)(params), jax.jit(named)(params))
     for actual, expected in zip(
-        jax.tree.leaves(jax.grad(lambda p: (fast(p) ** 2).sum())(params)),
-        jax.tree.leaves(jax.grad(lambda p: (named(p) ** 2).sum())(params)),
+        jax.tree.leaves(jax.jit(jax.grad(lambda p: (fast(p) ** 2).sum()))(params)),
+        jax.tree.leaves(jax.jit(jax.grad(lambda p: (named(p) ** 2).sum()))(params)),
         strict=True,
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
@@ -209,7 +209,7 @@ def test_output_is_logits_and_not_probabilities() -> None:
     assert floor == pytest.approx(1.461, abs=1e-3)
     model, params, images = _small()
     params = dict(params, fc3={"kernel": params["fc3"]["kernel"], "bias": 20.0 * jax.nn.one_hot(4, 10)})
-    logits = model.apply({"params": params}, images)
+    logits = jax.jit(model.apply)({"params": params}, images)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.full(3, 4)).mean()
     assert loss < 0.01
     assert not np.allclose(logits.sum(axis=1), 1)
@@ -218,10 +218,11 @@ def test_output_is_logits_and_not_probabilities() -> None:
 def test_dropout_only_in_training_and_only_by_key() -> None:
     model, params, images = _small(init="he")
 
+    apply = jax.jit(model.apply, static_argnames=("train", "capture"))
+
     def run(seed: int, train: bool) -> dict:
-        return model.apply(
-            {"params": params}, images, train=train, capture=True, rngs={"dropout": jax.random.key(seed)}
-        )[1]
+        rngs = {"dropout": jax.random.key(seed)}
+        return apply({"params": params}, images, train=train, capture=True, rngs=rngs)[1]
 
     np.testing.assert_array_equal(run(0, False)["fc3"], run(1, False)["fc3"])
     np.testing.assert_array_equal(run(0, True)["fc3"], run(0, True)["fc3"])
@@ -239,21 +240,22 @@ def test_dropout_only_in_training_and_only_by_key() -> None:
 def test_any_number_of_channels_and_classes(channels: int) -> None:
     model = models.build("cifar10", num_classes=7, width=0.05)
     images = jnp.ones((2, 16, 24, channels))
-    params = model.init(jax.random.key(0), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), images)["params"]
     assert params["conv1"]["kernel"].shape == (3, 3, channels, 3)
-    assert model.apply({"params": params}, images).shape == (2, 7)
+    assert jax.jit(model.apply)({"params": params}, images).shape == (2, 7)
 
 
 def test_dtypes() -> None:
     model, params, images = _small(precision="bfloat16")
-    logits, seen = model.apply({"params": params}, images, capture=True)
+    logits, seen = jax.jit(model.apply, static_argnames="capture")({"params": params}, images, capture=True)
     assert seen["conv3"].dtype == jnp.bfloat16
     assert logits.dtype == jnp.float32
-    reference = models.build("cifar10", width=0.05).apply({"params": params}, images)
+    reference = jax.jit(models.build("cifar10", width=0.05).apply)({"params": params}, images)
     assert np.abs(logits - reference).max() < 0.02 * np.abs(reference).max()
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-        assert models.build("cifar10", width=0.05).apply({"params": double}, images).dtype == jnp.float64
+        full = jax.eval_shape(models.build("cifar10", width=0.05).apply, {"params": double}, images)
+        assert full.dtype == jnp.float64
 
 
 @pytest.mark.parametrize(
