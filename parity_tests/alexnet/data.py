@@ -18,7 +18,7 @@ from jaxalex.training.state import TrainState
 from netparity import bounds
 from netparity.measure import Arrays, error
 from netparity.results import Check, check
-from parity_tests.alexnet.networks import nested
+from parity_tests.alexnet.networks import nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 from parity_tests.alexnet.trajectory import SnappedNetwork, snapped
 from torch_ref import data as torch_data
@@ -114,12 +114,10 @@ def metrics(
             image_hw=image_hw,
         )
         ours = jax_program.evaluate(state, epochs.place(ImageSet(pixels, labels), next(iter(half.devices()))))
-    side = torch_program.side
-    module = side.module.double()
-    module.load_state_dict({k: torch.from_numpy(v.astype(np.float64)) for k, v in side.from_common(params).items()})
+    module = trainable(torch_program.side, params, "float64").module
     x = snapped(np.asarray(jax_program.normalize(pixels, half, half))).astype(np.float64)
     x_torch = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    loss, accuracy = torch_program.evaluate(module, x_torch, torch.from_numpy(labels).long(), side.loss)
+    loss, accuracy = torch_program.evaluate(module, x_torch, torch.from_numpy(labels).long(), torch_program.side.loss)
     note = f"{len(labels)} images, the last batch partial"
     for name, a, b in (("loss", ours.loss, loss), ("accuracy", ours.accuracy, accuracy)):
         yield check("data", "metrics", name, error(np.array(a), np.array(b)).max, bounds.FLOAT64_LIMIT, note=note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 
 from jaxalex import convert, models
 from jaxalex.networks import alexnet
@@ -78,15 +80,28 @@ def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return sums["loss"] / sums["count"]
 
 
-def jax_side(case: Case, network: Any = None, loss: Any = mean_loss) -> JaxSide:
-    """The product's network, with its own loss. ``network`` stands in for it where a fault is planted."""
-    network = jax_network(case) if network is None else network
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """The forward pass of a Flax network in the form that netparity takes; equal ones share compiled programs.
 
-    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+    Attributes:
+      network: has Flax's ``apply``.
+      capture: whether to return every intermediate. Without them, as in training, the network may compute its layers
+        in another order, and the logits stand in for the intermediates.
+    """
+
+    network: Any
+    capture: bool = True
+
+    def __call__(self, params: Any, images: jax.Array, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
         rngs = {} if key is None else {"dropout": key}
-        return network.apply({"params": params}, images, train=key is not None, capture=True, rngs=rngs)
+        out = self.network.apply({"params": params}, images, train=key is not None, capture=self.capture, rngs=rngs)
+        return out if self.capture else (out, {"fc3": out})
 
-    return JaxSide(forward, loss, dropouts=("drop1", "drop2"))
+
+def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
+    """A Flax network, or what stands in for one where a fault is planted, with the product's own loss."""
+    return JaxSide(Forward(network), loss, dropouts=("drop1", "drop2"))
 
 
 def torch_module(case: Case) -> torch_models.AlexNet:
@@ -109,19 +124,32 @@ def torch_stages() -> dict[str, str]:
     }
 
 
-def torch_side(
-    case: Case, module: Any = None, stages: dict[str, str] | None = None, loss: Any = None, device: str = "cpu"
-) -> TorchSide:
+def torch_side(case: Case, module: Any = None, loss: Any = None, device: str = "cpu") -> TorchSide:
     """The reference, with its own loss. ``module`` stands in for it where a fault is planted."""
     feature_hw = case.feature_hw
     return TorchSide(
         torch_module(case) if module is None else module,
-        torch_stages() if stages is None else stages,
+        torch_stages(),
         to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
         from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),
         loss=loss,
         device=device,
     )
+
+
+def trainable(side: TorchSide, params: Arrays, dtype: str) -> TorchSide:
+    """A copy of a side whose module holds ``params`` in ``dtype``, to be trained or evaluated as it is.
+
+    Args:
+      side: left as it is; its module may be shared.
+      params: by common name.
+      dtype: ``"float64"`` or ``"float32"``, of the module.
+    """
+    side = copy.deepcopy(side)
+    arrays = {name: torch.from_numpy(np.array(value, dtype)) for name, value in side.from_common(params).items()}
+    side.module.load_state_dict(arrays, assign=True)
+    side.module.to(side.device).requires_grad_(True)
+    return side
 
 
 def flat(params: convert.Params) -> Arrays:

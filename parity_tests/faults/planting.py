@@ -1,22 +1,29 @@
-"""What a planted fault is, and the means to plant one in a copy of one side."""
+"""What a planted fault is: one value that says where a mistake is made and how."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
-from unittest import mock
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from jaxalex.networks import alexnet
-from parity_tests.alexnet import networks
-from parity_tests.alexnet.networks import Case
+from parity_tests.alexnet.networks import Case, torch_module, torch_side
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
 Programs = tuple[JaxProgram, TorchProgram]
+
+
+class Plant(Protocol):
+    """Where and how a mistake is made."""
+
+    @property
+    def side(self) -> str:
+        """``"jax"`` or ``"torch"``."""
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        """The two programs with the mistake in one of them; ``right`` is left as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,104 +33,104 @@ class Fault:
     Attributes:
       name: what was done.
       trap: the kind of mistake, for grouping.
-      side: ``"jax"`` or ``"torch"``, where it is planted.
-      stage: where a right check finds it first; by model where that differs.
-      plant: gives the pair with the mistake in one of them.
+      stage: where a right check finds it first.
+      plant: where and how it is made.
       models: the networks it is planted in.
       image_hw: where the published image size hides it, one that shows it.
     """
 
     name: str
     trap: str
-    side: str
-    stage: str | dict[str, str]
-    plant: Callable[[Case, Programs], Programs]
+    stage: str
+    plant: Plant
     models: tuple[str, ...] = ("cifar10", "paper")
     image_hw: tuple[int, int] | None = None
 
-    def stage_of(self, model: str) -> str:
-        return self.stage if isinstance(self.stage, str) else self.stage[model]
+
+@dataclasses.dataclass(frozen=True)
+class InTorch:
+    """Other pieces in the PyTorch program: ``InTorch({"statistics": …})``."""
+
+    pieces: Mapping[str, Any]
+    side = "torch"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return right[0], dataclasses.replace(right[1], **self.pieces)
 
 
-def in_module(
-    change: Callable[[Any], None], stages: dict[str, str] | None = None
-) -> Callable[[Case, Programs], Programs]:
-    """A fault in a fresh copy of the PyTorch network; ``stages`` are modules that it moves."""
+@dataclasses.dataclass(frozen=True)
+class InJax:
+    """Other pieces in the JAX program: ``InJax({"sgd": …})``."""
 
-    def plant(case: Case, right: Programs) -> Programs:
-        module = networks.torch_module(case)
-        change(module)
-        side = networks.torch_side(case, module, {**networks.torch_stages(), **(stages or {})})
-        return right[0], dataclasses.replace(right[1], side=side)
+    pieces: Mapping[str, Any]
+    side = "jax"
 
-    return plant
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return dataclasses.replace(right[0], **self.pieces), right[1]
 
 
-def in_layer(name: str, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> Callable[[Case, Programs], Programs]:
-    """A fault in one PyTorch module: ``forward(module, x)`` in place of its own."""
+@dataclasses.dataclass(frozen=True)
+class InTorchLoss:
+    """Another loss in the PyTorch program: ``(logits, labels) -> scalar``."""
 
-    def change(module: nn.Module) -> None:
-        layer = module.get_submodule(name)
-        layer.forward = lambda x: forward(layer, x)
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    side = "torch"
 
-    return in_module(change)
-
-
-def in_torch(**pieces: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in other pieces of the PyTorch program."""
-    return lambda case, right: (right[0], dataclasses.replace(right[1], **pieces))
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return right[0], dataclasses.replace(right[1], side=torch_side(case, loss=self.loss))
 
 
-def in_jax(**pieces: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in other pieces of the JAX program."""
-    return lambda case, right: (dataclasses.replace(right[0], **pieces), right[1])
+@dataclasses.dataclass(frozen=True)
+class InModule:
+    """A change made in place to a PyTorch network of its own."""
+
+    change: Callable[[Any], None]
+    side = "torch"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        module = torch_module(case)
+        self.change(module)
+        return right[0], dataclasses.replace(right[1], side=torch_side(case, module))
 
 
-def in_torch_loss(loss: Any) -> Callable[[Case, Programs], Programs]:
-    """Another loss on the PyTorch side."""
-    return lambda case, right: (
-        right[0],
-        dataclasses.replace(right[1], side=networks.torch_side(case, loss=loss)),
-    )
+@dataclasses.dataclass(frozen=True)
+class InLayer:
+    """One module of the PyTorch network (``"conv2.0"``) with ``forward(module, x)`` in place of its own."""
+
+    module: str
+    forward: Callable[[Any, torch.Tensor], torch.Tensor]
+    side = "torch"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return InModule(self._change)(case, right)
+
+    def _change(self, network: nn.Module) -> None:
+        layer = network.get_submodule(self.module)
+        # A class of its own, not an attribute: a copy of the layer then computes with the copy's weights.
+        layer.__class__ = type(type(layer).__name__, (type(layer),), {"forward": self.forward})
 
 
-def in_jax_loss(loss: Any) -> Callable[[Case, Programs], Programs]:
-    """Another loss on the JAX side."""
-    return lambda case, right: (dataclasses.replace(right[0], side=networks.jax_side(case, loss=loss)), right[1])
+@dataclasses.dataclass(frozen=True)
+class InTable:
+    """Rows of the JAX network's table changed: ``InTable({"conv1": {"padding": 0}})``."""
 
+    rows: Mapping[str, Mapping[str, Any]]
+    side = "jax"
 
-def in_jax_table(**changes: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in the JAX network's table of layers: ``conv1={"padding": 0}``."""
-
-    def plant(case: Case, right: Programs) -> Programs:
+    def __call__(self, case: Case, right: Programs) -> Programs:
         network = right[0].network
-        layers = tuple(dataclasses.replace(layer, **changes.get(layer.name, {})) for layer in network.layers)
-        return _with_network(case, right, network.clone(layers=layers))
-
-    return plant
-
-
-class Altered:
-    """A Flax network whose parameters are altered on the way in, or in whose module a name means something else."""
-
-    def __init__(self, network: Any, params: Any = None, names: dict[str, Any] | None = None):
-        self._network, self._params, self._names = network, params, names or {}
-        self.layers, self.num_classes = network.layers, network.num_classes
-
-    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        params = variables["params"] if self._params is None else self._params(variables["params"])
-        with contextlib.ExitStack() as stack:
-            for name, value in self._names.items():
-                holder, _, attribute = name.rpartition(".")
-                owner = alexnet if not holder else getattr(alexnet, holder)
-                stack.enter_context(mock.patch.object(owner, attribute, value))
-            return self._network.apply({"params": params}, *args, **kwargs)
+        layers = tuple(
+            dataclasses.replace(row, **self.rows.get(getattr(row, "name", ""), {})) for row in network.layers
+        )
+        return dataclasses.replace(right[0], network=network.clone(layers=layers)), right[1]
 
 
-def in_jax_network(params: Any = None, names: dict[str, Any] | None = None) -> Callable[[Case, Programs], Programs]:
-    """A fault in the JAX network, while it is traced: see `Altered`."""
-    return lambda case, right: _with_network(case, right, Altered(right[0].network, params, names))
+@dataclasses.dataclass(frozen=True)
+class InNetwork:
+    """What stands in for the JAX network: ``change(network)`` gives something with the same ``apply``."""
 
+    change: Callable[[Any], Any]
+    side = "jax"
 
-def _with_network(case: Case, right: Programs, network: Any) -> Programs:
-    return dataclasses.replace(right[0], network=network, side=networks.jax_side(case, network)), right[1]
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return dataclasses.replace(right[0], network=self.change(right[0].network)), right[1]
