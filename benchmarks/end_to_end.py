@@ -24,6 +24,7 @@ from benchmarks.process import Worker, WorkerError
 from benchmarks.settings import Setting
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
+from jaxalex.networks.tables import NETWORKS
 
 _PROGRAMS = {"jax": "jaxalex.train", "torch": "torch_ref.train"}
 _STEPS = {"jax": "train_epoch", "torch": "eager"}  # what the commands run
@@ -34,7 +35,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("--dataset", choices=("digits", "cifar10"), default="digits", help="default digits")
     add("--data-dir", metavar="DIR", help="where cifar-10-batches-py lies (default: $JAXALEX_DATA_DIR)")
-    add("--model", choices=("cifar10", "paper"), default="cifar10", help="default cifar10")
+    add("--model", choices=tuple(NETWORKS), default="cifar10", help="default cifar10")
     add("--width", type=float, default=1.0, metavar="F", help="of the network (default 1)")
     add("--batch-size", type=int, default=32, metavar="N", help="default 32")
     add("--num-epochs", type=int, default=2, metavar="N", help="default 2")

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-IMAGE_SIZES = {"cifar10": 32, "paper": 224}
-NUM_CLASSES = {"cifar10": 10, "paper": 1000}
+from jaxalex.networks.tables import NETWORKS
+
 MEAN = STD = 0.5
 
 
@@ -36,9 +36,10 @@ def batch(model: str, batch_size: int, seed: int, number: int = 0) -> tuple[np.n
       images, uint8 ``[batch, size, size, 3]``, and labels, int32 ``[batch]``.
     """
     rng = np.random.default_rng([seed, number])
-    size = IMAGE_SIZES[model]
+    network = NETWORKS[model]
+    size = network.image_size
     images = rng.integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
-    return images, rng.integers(0, NUM_CLASSES[model], batch_size, dtype=np.int32)
+    return images, rng.integers(0, network.num_classes, batch_size, dtype=np.int32)
 
 
 def digest(arrays: Mapping[str, np.ndarray], images: np.ndarray, labels: np.ndarray) -> str:

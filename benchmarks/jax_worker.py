@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks import inputs, protocol
 from benchmarks.protocol import Program
 from benchmarks.settings import Setting
+from jaxalex.networks.tables import NETWORKS
 from jaxalex.system.memory import keep_freed_memory
 
 # At most so many bytes of images lie on the device for a dispatch of many steps.
@@ -79,7 +80,7 @@ class JaxWorker(protocol.Worker):
         model = models.build(spec.model, width=spec.width, precision=spec.precision)
         self.key = jax.device_put(jax.random.key(seed), self.device)
         half = np.full(3, inputs.MEAN, np.float32)
-        size = inputs.IMAGE_SIZES[spec.model]
+        size = NETWORKS[spec.model].image_size
         state = create_train_state(model, optim.sgd(0.01, 0.9), self.key, (size, size, 3), half, half)
         shapes = {name: array.shape for name, array in convert.to_torch(state.params, spec.model).items()}
         params = convert.from_torch(inputs.parameters(shapes, seed), spec.model)
@@ -114,7 +115,7 @@ class JaxWorker(protocol.Worker):
         from jaxalex.training import epochs
 
         spec = self.setting
-        image_bytes = spec.batch_size * 3 * inputs.IMAGE_SIZES[spec.model] ** 2
+        image_bytes = spec.batch_size * 3 * NETWORKS[spec.model].image_size ** 2
         rows = 1 if self.device.platform == "cpu" else max(1, min(_EPOCH_STEPS, _EPOCH_BYTES // image_bytes))
         batches = [inputs.batch(spec.model, spec.batch_size, self.seed, number) for number in range(rows)]
         images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
@@ -225,7 +226,7 @@ def cost(model: str, width: float) -> dict[str, int]:
     from jaxalex import models
     from jaxalex.summary import summarize
 
-    summary = summarize(models.build(model, width=width), model, inputs.IMAGE_SIZES[model])
+    summary = summarize(models.build(model, width=width), model, NETWORKS[model].image_size)
     return {mode: model_flops(summary, mode) for mode in ("train", "infer")} | {"parameters": summary["parameters"]}
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxalex.errors import UsageError
+from jaxalex.networks.tables import NETWORKS
 
-MODELS = ("cifar10", "paper")
+MODELS = tuple(NETWORKS)
 MODES = ("train", "infer")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 DEVICES = ("cpu", "gpu")

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import commands, result
 from benchmarks.figures import spread
 from jaxalex import cli
+from jaxalex.networks.tables import NETWORKS
 
 _HELP = ("jaxalex.train", "jaxalex.evaluate", "jaxalex.predict", "jaxalex.summary", "benchmarks")
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         parser = cli.Parser("python -m benchmarks.start_up", __doc__ or "")
-        parser.add_argument("--model", choices=("cifar10", "paper"), default="cifar10", help="default cifar10")
+        parser.add_argument("--model", choices=tuple(NETWORKS), default="cifar10", help="default cifar10")
         parser.add_argument("--width", type=float, default=1.0, metavar="F", help="of the network (default 1)")
         parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default 32")
         parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="default cpu")

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxalex.errors import UsageError
+from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import files
 
-MODELS = ("cifar10", "paper")
+MODELS = tuple(NETWORKS)
 DATASETS = ("auto", "cifar10", "digits")
 INITS = ("torch", "flax", "he", "paper")
 NORMALIZATIONS = ("half", "dataset")

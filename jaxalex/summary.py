@@ -43,7 +43,7 @@ def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 
     import jax
     import jax.numpy as jnp
 
-    from jaxalex.networks.alexnet import Conv, Dense, Pool
+    from jaxalex.networks.tables import Conv, Dense, Logits, Pool
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, input_channels), jnp.float32)
 
@@ -53,20 +53,21 @@ def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 
 
     params, seen = jax.eval_shape(trace, jax.random.key(0), images)
     rows = []
-    for layer in (*model.layers, Dense("fc3", model.num_classes)):
-        out = seen[layer.name].shape
-        parameters = sum(leaf.size for leaf in params.get(layer.name, {}).values())
-        kernel_size = 0 if isinstance(layer, Pool) else params[layer.name]["kernel"].size
+    for layer in model.layers:
+        if not isinstance(layer, Conv | Pool | Dense | Logits):
+            continue
+        window = layer if isinstance(layer, Conv | Pool) else None
+        out, arrays = seen[layer.name].shape, params.get(layer.name, {})
         rows.append(
             {
                 "name": layer.name,
-                "out_size": None if isinstance(layer, Dense) else list(out[1:3]),
+                "out_size": list(out[1:3]) if window else None,
                 "channels": out[-1],
-                "kernel": None if isinstance(layer, Dense) else layer.kernel,
-                "padding": layer.padding if isinstance(layer, Conv) else 0 if isinstance(layer, Pool) else None,
-                "stride": None if isinstance(layer, Dense) else layer.stride,
-                "parameters": parameters,
-                "macs": kernel_size * math.prod(out[1:-1]),
+                "kernel": window.kernel if window else None,
+                "padding": window.padding if window else None,
+                "stride": window.stride if window else None,
+                "parameters": sum(array.size for array in arrays.values()),
+                "macs": (arrays["kernel"].size if arrays else 0) * math.prod(out[1:-1]),
             }
         )
     totals = {key: sum(row[key] for row in rows) for key in ("parameters", "macs")}
@@ -104,12 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value is not None and not 1 <= value <= 100_000:
                 raise UsageError(f"--{name.replace('_', '-')} must be from 1 to 100000, not {value}")
         config_lib.check_range("width", flags.width)
-        from jaxalex.networks import alexnet
+        from jaxalex.networks.alexnet import build
+        from jaxalex.networks.tables import NETWORKS
         from jaxalex.system.devices import choose_device
 
         choose_device("cpu", "float32")  # nothing is computed, but JAX starts here
-        model = alexnet.build(flags.model, flags.num_classes, flags.width)
-        image_size = flags.image_size or alexnet.MODELS[flags.model].image_size
+        model = build(flags.model, flags.num_classes, flags.width)
+        image_size = flags.image_size or NETWORKS[flags.model].image_size
         summary = summarize(model, flags.model, image_size, flags.input_channels)
         if flags.json:
             import json

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
+from jaxalex.networks.tables import NETWORKS
 
-MODELS = ("cifar10", "paper")
 DTYPES = ("float64", "float32")
 
 
@@ -22,7 +22,7 @@ def _parser() -> cli.Parser:
         "Images: CIFAR-10 where JAXALEX_DATA_DIR names its folder, else the embedded digits.\n"
         "Exit code 1 also means that parity does not hold.",
     )
-    parser.add_argument("--model", choices=(*MODELS, "all"), default="all", help="default all")
+    parser.add_argument("--model", choices=(*NETWORKS, "all"), default="all", help="default all")
     parser.add_argument("--dtype", choices=(*DTYPES, "all"), default="all", help="default all")
     parser.add_argument("--steps", type=int, metavar="K", help="of training (default: cifar10 100, paper 20)")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write report.json and report.html there")
@@ -49,7 +49,7 @@ def _main(argv: Sequence[str] | None) -> None:
     torch_device = _use_device(args.device)
     report.full_float32()
     start, results = time.perf_counter(), {}
-    for model in MODELS if args.model == "all" else (args.model,):
+    for model in NETWORKS if args.model == "all" else (args.model,):
         case = Case(model, args.width, args.batch_size)
         steps = args.steps or {"cifar10": 100, "paper": 20}[model]
         dtypes = DTYPES if args.dtype == "all" else (args.dtype,)

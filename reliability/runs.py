@@ -69,7 +69,7 @@ def like(settings: Any) -> Any:
     half = np.full(3, 0.5)
     model = models.build(settings.model, 10, settings.width, init="flax")
     tx = optim.sgd(settings.learning_rate, settings.momentum, settings.weight_decay)
-    size = models.MODELS[settings.model].image_size
+    size = models.NETWORKS[settings.model].image_size
     return create_train_state(model, tx, jax.random.key(9), (size, size, 3), half, half)
 
 

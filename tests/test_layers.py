@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxalex.networks import layers, winograd
+from jaxalex.networks.tables import out_size
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_conv2d_equals_plain(size: int, stride: int, padding: int, channels: int
     kernel = jax.random.normal(keys[1], (size, size, channels, 5))
     fast, fast_vjp = jax.vjp(lambda x, k: layers.conv2d(x, k, stride, padding), x, kernel)
     plain, plain_vjp = jax.vjp(lambda x, k: layers.conv2d_plain(x, k, stride, padding), x, kernel)
-    height, width = (layers.out_size(n, size, stride, padding) for n in (19, 14))
+    height, width = (out_size(n, size, stride, padding) for n in (19, 14))
     assert fast.shape == (2, height, width, 5)
     _close(fast, plain)
     cotangent = jax.random.normal(keys[2], plain.shape)

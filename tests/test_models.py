@@ -13,7 +13,8 @@ import pytest
 
 from jaxalex import config, models, summary
 from jaxalex.errors import UsageError
-from jaxalex.networks import initializers
+from jaxalex.networks import initializers, tables
+from jaxalex.networks.tables import Conv, Dense, Dropout, Flatten, Logits, Pool, ReLU
 
 ORDER = [
     *("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3", "relu3", "conv4", "relu4", "conv5", "relu5"),
@@ -137,6 +138,71 @@ def test_the_faster_order_is_the_same_function(name: str) -> None:
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
 
 
+def test_pooling_moves_before_the_relu_that_it_follows() -> None:
+    rewritten = tables.pool_before_relu(models.NETWORKS["cifar10"].layers)
+    names = [row.name for row in rewritten if not isinstance(row, Flatten)]
+    assert names[:6] == ["conv1", "pool1", "relu1", "conv2", "pool2", "relu2"]
+    assert names[6:13] == ["conv3", "relu3", "conv4", "relu4", "conv5", "pool3", "relu5"]
+    assert names[13:] == ["fc1", "relu6", "drop1", "fc2", "relu7", "drop2", "fc3"]
+    others = (Pool("pool", 2, 2), Conv("conv", 8, 3), Pool("next", 2, 2), ReLU("relu"), Flatten())
+    assert tables.pool_before_relu(others) == others
+
+
+@pytest.mark.parametrize("pool", [Pool("pool1", 2, 2), Pool("pool1", 3, 2), Pool("pool1", 2, 1)])
+def test_the_rewritten_table_is_the_same_function(pool: Pool) -> None:
+    """Bit for bit, gradients too, where no sum changes its order: windows that overlap, and ties at zero."""
+    layers = (Conv("conv1", 4, 3), ReLU("relu1"), pool, Flatten(), Logits("out"))
+    rewritten = tables.pool_before_relu(layers)
+    assert rewritten != layers
+    images = jnp.round(jax.random.normal(jax.random.key(1), (2, 9, 8, 3)))
+    params = jax.jit(models.AlexNet(layers, 3).init)(jax.random.key(0), images)["params"]
+    kernel = jnp.round(2 * jax.random.normal(jax.random.key(2), (3, 3, 3, 4)))  # integers, so that there are ties
+    params = {**params, "conv1": {"kernel": kernel, "bias": jnp.array([0.0, 1.0, -4.0, -200.0])}}
+
+    def result(layers: tables.Layers) -> tuple:
+        def loss(params: dict, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+            logits, seen = models.AlexNet(layers, 3).apply({"params": params}, images, capture=True)
+            return (logits**2).sum(), seen[layers[2].name]
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, images)
+
+    assert (np.asarray(result(layers)[0][1]) == 0).any()
+    for actual, expected in zip(jax.tree.leaves(result(rewritten)), jax.tree.leaves(result(layers)), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_any_table_is_a_network() -> None:
+    """Dropout before a dense layer, no ReLU after it, another rate: another table, and the names are its own."""
+    layers = (Pool("shrink", 2, 2), Flatten(), Dropout("before", 0.25), Dense("wide", 1000), Logits("out"))
+    images = jnp.ones((2, 8, 8, 3))
+    model = models.AlexNet(layers, 3)
+    params = model.init(jax.random.key(0), images)["params"]
+    assert {name: layer["kernel"].shape for name, layer in params.items()} == {"wide": (48, 1000), "out": (1000, 3)}
+    rngs = {"dropout": jax.random.key(1)}
+    logits, seen = model.apply({"params": params}, images, train=True, capture=True, rngs=rngs)
+    assert list(seen) == ["shrink", "before", "wide", "out"]
+    assert logits.shape == (2, 3)
+    kept = 1 / (1 - 0.25)
+    assert set(np.unique(seen["before"])) == {np.float32(0), np.float32(kept)}
+
+
+def test_a_subclass_may_compute_a_row_in_its_own_way() -> None:
+    class Leaky(models.AlexNet):
+        def relu(self, x: jax.Array) -> jax.Array:
+            return jnp.maximum(x, 0.5 * x)
+
+    model, params, images = _small()
+    seen = Leaky(model.layers, 10, model.width).apply({"params": params}, images, capture=True)[1]
+    np.testing.assert_array_equal(seen["relu1"], np.maximum(seen["conv1"], 0.5 * seen["conv1"]))
+
+
+def test_the_classes_are_the_networks_of_their_names() -> None:
+    for name, published in (("paper", models.AlexNetPaper()), ("cifar10", models.AlexNetCifar10())):
+        built = models.build(name)
+        assert (published.layers, published.num_classes) == (built.layers, built.num_classes)
+        assert models.NETWORKS[name].name == name
+
+
 def test_output_is_logits_and_not_probabilities() -> None:
     """With a softmax inside, cross-entropy over ten classes cannot fall below log(e + 9) - 1 = 1.461."""
     floor = math.log(math.e + 9) - 1
@@ -206,7 +272,8 @@ def test_build_refuses(arguments: dict, message: str) -> None:
 
 
 def test_config_knows_the_same_names() -> None:
-    assert set(config.MODELS) == set(models.MODELS)
+    assert config.MODELS == ("cifar10", "paper")
+    assert set(config.MODELS) == set(models.NETWORKS)
     assert set(config.INITS) == set(initializers.SCHEMES)
 
 

@@ -7,12 +7,11 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from jaxalex.config import DATASETS
 from jaxalex.data.splits import ImageSet, Published, Splits, split_indices
 from jaxalex.errors import UsageError
 
-__all__ = ["DATASETS", "ImageSet", "Splits", "load", "split_indices"]
-
-DATASETS = ("auto", "cifar10", "digits")
+__all__ = ["ImageSet", "Splits", "load", "split_indices"]
 
 
 def load(

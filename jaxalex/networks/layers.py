@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxalex.networks import winograd
+from jaxalex.networks.tables import out_size
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # With 3 channels the transforms cost more than they save (7.5 ms against 2.2), with 48 less; between was not measured.
@@ -29,17 +30,6 @@ _MIN_WINOGRAD_TILES = 32
 _MAX_WINOGRAD_SHARE = 0.75
 # Up to this many numbers a window is laid out as a row of a matrix.
 _MAX_PATCH = 256
-
-
-def out_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Output size of a convolution or pooling along one axis: ``floor((size - kernel + 2 padding) / stride) + 1``.
-
-    Zero or negative where the window does not fit.
-
-    >>> out_size(224, kernel=11, stride=4, padding=2), out_size(224, 11, 4, 0), out_size(227, 11, 4, 0)
-    (55, 54, 55)
-    """
-    return (size - kernel + 2 * padding) // stride + 1
 
 
 def _taps(size: int) -> list[tuple[int, int]]:

@@ -19,7 +19,8 @@ from jaxalex import data
 from jaxalex.config import TrainConfig
 from jaxalex.data.stats import normalization
 from jaxalex.errors import NotFiniteError, RunError, UsageError
-from jaxalex.networks import alexnet
+from jaxalex.networks.alexnet import build
+from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import environment, files, interrupt, lock
 from jaxalex.system.devices import choose_device
 from jaxalex.training import optim, report
@@ -244,7 +245,7 @@ def _parameters(state: TrainState) -> int:
 
 
 def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> TrainState:
-    model = alexnet.build(
+    model = build(
         config.model,
         splits.num_classes,
         config.width,
@@ -253,7 +254,7 @@ def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> 
     )
     tx = optim.sgd(config.learning_rate, config.momentum, config.weight_decay)
     mean, std = normalization(config.normalize, splits.train.images)
-    size = alexnet.MODELS[config.model].image_size
+    size = NETWORKS[config.model].image_size
     # On the key's device: everything that it is computed with follows it there.
     return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
 
@@ -265,7 +266,7 @@ def _header(
     found = environment.versions()
     names = ("jaxalex", "jax", "flax", "optax", "python")
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
-    size = alexnet.MODELS[config.model].image_size
+    size = NETWORKS[config.model].image_size
     resized = "" if (height, width) == (size, size) else f" (images resized to {size}x{size})"
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
     return [

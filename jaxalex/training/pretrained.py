@@ -16,7 +16,8 @@ from jaxalex import config as config_lib
 from jaxalex import data
 from jaxalex.data.stats import normalization
 from jaxalex.errors import UsageError
-from jaxalex.networks import alexnet
+from jaxalex.networks.alexnet import build
+from jaxalex.networks.tables import NETWORKS
 from jaxalex.system.devices import choose_device
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.state import TrainState
@@ -100,7 +101,7 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
         num_classes=splits.num_classes,
         class_names=splits.class_names,
         dataset=splits.name,
-        image_size=alexnet.MODELS[given["model"]].image_size,
+        image_size=NETWORKS[given["model"]].image_size,
         input_channels=splits.train.images.shape[3],
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
@@ -109,7 +110,7 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
 
 def _state(arrays: Mapping[str, np.ndarray], description: Description, precision: str) -> TrainState:
     d = description
-    model = alexnet.build(d.model, d.num_classes, d.width, precision=precision)
+    model = build(d.model, d.num_classes, d.width, precision=precision)
     images = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, d.input_channels), jnp.float32)
     expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     problems = convert.compare_shapes(arrays, convert.torch_shapes(expected))

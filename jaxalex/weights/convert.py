@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxalex.errors import UsageError
+from jaxalex.networks.tables import NETWORKS, Conv
 
 Params = dict[str, dict[str, Any]]
 
@@ -27,11 +28,6 @@ TORCH_NAMES = {
     "fc1": "fc1.1",
     "fc2": "fc2.0",
     "fc3": "fc3.0",
-}
-
-_KERNEL_SIZES = {
-    "paper": {"conv1": 11, "conv2": 5, "conv3": 3, "conv4": 3, "conv5": 3},
-    "cifar10": {"conv1": 3, "conv2": 3, "conv3": 3, "conv4": 3, "conv5": 3},
 }
 
 
@@ -134,15 +130,16 @@ def _name_problems(found: set[str], expected: set[str]) -> list[str]:
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], model_name: str) -> None:
     """Refuses shapes that do not chain from layer to layer in the network's kernel sizes, whatever its width."""
-    if model_name not in _KERNEL_SIZES:
-        raise UsageError(f"unknown model {model_name!r}: known are {', '.join(sorted(_KERNEL_SIZES))}")
+    if model_name not in NETWORKS:
+        raise UsageError(f"unknown model {model_name!r}: known are {', '.join(sorted(NETWORKS))}")
+    kernel_sizes = {layer.name: layer.kernel for layer in NETWORKS[model_name].layers if isinstance(layer, Conv)}
     expected: dict[str, tuple[int, ...]] = {}
     features = 0
     for name, torch_name in TORCH_NAMES.items():
         weight = arrays[f"{torch_name}.weight"].shape
         out = weight[0] if weight else 0
-        if name in _KERNEL_SIZES[model_name]:
-            size = _KERNEL_SIZES[model_name][name]
+        if name in kernel_sizes:
+            size = kernel_sizes[name]
             inputs = features or (weight[1] if len(weight) > 1 else 0)
             expected[f"{torch_name}.weight"] = (out, inputs, size, size)
         elif name == "fc1":  # its inputs depend on the image size: a multiple of the channels

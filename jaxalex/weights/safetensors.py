@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxalex.config import MODELS
 from jaxalex.errors import UsageError
+from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import files, memory
 from jaxalex.weights import convert
 
@@ -65,7 +65,7 @@ class Description:
             return tuple(float(value) for value in json.loads(text))
 
         readers: dict[str, tuple[Any, Any]] = {
-            "model": (str, lambda v: v in MODELS),
+            "model": (str, lambda v: v in NETWORKS),
             "width": (float, lambda v: 0 < v <= 16),
             "num_classes": (int, lambda v: 1 <= v <= 100_000),
             "class_names": (strings, lambda v: len(v) == values["num_classes"]),

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from jaxalex import convert, models
-from jaxalex.networks import alexnet
-from jaxalex.networks.layers import out_size
+from jaxalex.networks.tables import Dropout, feature_hw
 from jaxalex.training import steps
 from netparity.jax_side import JaxSide
 from netparity.measure import Arrays
@@ -44,18 +43,14 @@ class Case:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        size = models.MODELS[self.model].image_size
+        size = models.NETWORKS[self.model].image_size
         return (*(self.image_hw or (size, size)), self.input_channels)
 
     @property
     def feature_hw(self) -> tuple[int, int]:
         """Height and width of the feature map that fc1 sees."""
-        h, w, _ = self.image_shape
-        for layer in jax_network(self).layers:
-            if not isinstance(layer, alexnet.Dense):
-                padding = layer.padding if isinstance(layer, alexnet.Conv) else 0
-                h, w = (out_size(n, layer.kernel, layer.stride, padding) for n in (h, w))
-        return h, w
+        height, width, _ = self.image_shape
+        return feature_hw(models.NETWORKS[self.model].layers, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Forward:
     """The forward pass of a Flax network in the form that netparity takes; equal ones share compiled programs.
 
     Attributes:
-      network: has Flax's ``apply``.
+      network: has Flax's ``apply`` and a table of ``layers``.
       capture: whether to return every intermediate. Without them, as in training, the network may compute its layers
         in another order, and the logits stand in for the intermediates.
     """
@@ -100,8 +95,8 @@ class Forward:
 
 
 def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
-    """A Flax network, or what stands in for one where a fault is planted, with the product's own loss."""
-    return JaxSide(Forward(network), loss, dropouts=("drop1", "drop2"))
+    """A network of the family, or what stands in for one where a fault is planted, with the product's own loss."""
+    return JaxSide(Forward(network), loss, [row.name for row in network.layers if isinstance(row, Dropout)])
 
 
 def torch_module(case: Case) -> torch_models.AlexNet:

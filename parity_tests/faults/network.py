@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from jaxalex.networks.alexnet import AlexNet
+from jaxalex.networks.tables import Layers
 from parity_tests.faults.planting import Fault, InLayer, InModule, InNetwork, InTable
 
 
@@ -129,6 +130,10 @@ class _Unpermuted:
 
     network: AlexNet
 
+    @property
+    def layers(self) -> Layers:
+        return self.network.layers
+
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         params = variables["params"]
         rows = params["fc1"]["kernel"]
@@ -143,11 +148,6 @@ class _HalfReLU(AlexNet):
 
     def relu(self, x: jax.Array) -> jax.Array:
         return jnp.maximum(x, jnp.zeros((), x.dtype))
-
-
-def _half_relu(network: AlexNet) -> AlexNet:
-    fields = [field.name for field in dataclasses.fields(network) if field.name not in ("parent", "name")]
-    return _HalfReLU(**{name: getattr(network, name) for name in fields})
 
 
 _FLOAT = "rounding in one layer"
@@ -198,7 +198,7 @@ NETWORK: tuple[Fault, ...] = (
     Fault("relu3's gradient one at 0", "ReLU's gradient at 0", "relu3",
           InLayer("conv3.1", lambda m, x: torch.where(x >= 0, x, torch.zeros_like(x)))),
     Fault("every ReLU as jnp.maximum(x, 0)", "ReLU's gradient at 0", "relu1",
-          InNetwork(_half_relu)),
+          InNetwork(lambda network: _HalfReLU(network.layers, network.num_classes, network.width))),
     Fault("relu4 leaks 0.01", "ReLU", "relu4", InLayer("conv4.1", lambda m, x: F.leaky_relu(x, 0.01))),
     Fault("relu5 left out", "ReLU's place", "relu5", InLayer("conv5.1", lambda m, x: x.clone())),
     Fault("a ReLU on the logits", "ReLU's place", "fc3",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from jaxalex.networks.tables import Flatten
 from parity_tests.alexnet.networks import Case, torch_module, torch_side
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
@@ -120,7 +121,8 @@ class InTable:
     def __call__(self, case: Case, right: Programs) -> Programs:
         network = right[0].network
         layers = tuple(
-            dataclasses.replace(row, **self.rows.get(getattr(row, "name", ""), {})) for row in network.layers
+            row if isinstance(row, Flatten) else dataclasses.replace(row, **self.rows.get(row.name, {}))
+            for row in network.layers
         )
         return dataclasses.replace(right[0], network=network.clone(layers=layers)), right[1]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 
-from jaxalex.networks import alexnet
+from jaxalex.networks.tables import Flatten, Pool
 from netparity import bounds
 from parity_tests.alexnet.networks import Case, jax_network
 
@@ -22,9 +20,9 @@ def table(model: str, batch_size: int = 2) -> str:
     params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
     seen = jax.eval_shape(lambda p, x: network.apply({"params": p}, x, capture=True)[1], params, images)
     lines = ["| stage | output | vjp_input | vjp_kernel | vjp_bias |", "| --- | --- | --- | --- | --- |"]
-    pools = {layer.name: (layer.kernel, layer.stride) for layer in network.layers if isinstance(layer, alexnet.Pool)}
+    pools = {layer.name: (layer.kernel, layer.stride) for layer in network.layers if isinstance(layer, Pool)}
     before = images.shape
-    for stage in _in_order(network, seen):
+    for stage in (layer.name for layer in network.layers if not isinstance(layer, Flatten)):
         kernel = params[stage]["kernel"].shape if stage in params else None
         shape = seen[stage].shape
         quantities = _QUANTITIES if kernel else _QUANTITIES[:2]
@@ -34,22 +32,6 @@ def table(model: str, batch_size: int = 2) -> str:
             lines.append(f"| {stage} | " + " | ".join(cells) + " |")
         before = shape
     return "\n".join(line.replace("|  |", "| |").replace("|  |", "| |") for line in lines)
-
-
-def _in_order(network: object, seen: Mapping[str, object]) -> list[str]:
-    """What ``eval_shape`` sorted by name, in the order of the network."""
-    order = [layer.name for layer in network.layers] + ["fc3"]  # type: ignore[attr-defined]
-    stages, relus, drops = [], 0, 0
-    for position, name in enumerate(order):
-        stages.append(name)
-        if name.startswith(("conv", "fc")) and position + 1 < len(order):
-            relus += 1
-            stages.append(f"relu{relus}")
-        if name in ("fc1", "fc2"):
-            drops += 1
-            stages.append(f"drop{drops}")
-    assert set(stages) == set(seen)
-    return stages
 
 
 if __name__ == "__main__":
