@@ -1,1 +1,42 @@
-"""Any JAX network held against any PyTorch network, layer by layer, gradient by gradient, step by step."""
+"""Any JAX network held against any PyTorch network, layer by layer, gradient by gradient, step by step.
+
+See ``docs/port-your-own.md``. Everything named here is imported when it is first used, so that ``import netparity``
+loads neither framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netparity.comparison import compare as compare
+    from netparity.comparison import finish as finish
+    from netparity.measure import ParityError as ParityError
+    from netparity.report.environment import full_float32 as full_float32
+    from netparity.results import Result as Result
+    from netparity.table import ConvKernel as ConvKernel
+    from netparity.table import DenseKernel as DenseKernel
+    from netparity.table import Same as Same
+
+_HOMES = {
+    "ConvKernel": "netparity.table",
+    "DenseKernel": "netparity.table",
+    "ParityError": "netparity.measure",
+    "Result": "netparity.results",
+    "Same": "netparity.table",
+    "compare": "netparity.comparison",
+    "finish": "netparity.comparison",
+    "full_float32": "netparity.report.environment",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

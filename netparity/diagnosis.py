@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,121 +12,135 @@ import torch
 from torch import nn
 
 from netparity import explanations, levels
+from netparity.explanations import Explanation
 from netparity.levels import Pair
 from netparity.measure import error
 from netparity.results import Check, StageResult
-from parity_tests.alexnet import data as data_level
-from parity_tests.alexnet import optimizer as optimizer_level
 
 _SAME = 1e-9  # an explanation fits when nothing is left of the difference but rounding
 _SIDES = {"jax": "JAX", "torch": "PyTorch"}
-Found = dict[str, Mapping[Any, np.ndarray]]  # by side
+
+# What each side gave: arrays by name, by ``"jax"`` and ``"torch"``.
+Found = Mapping[str, Mapping[Any, np.ndarray]]
+# By stage that is none of the networks' own, such as an optimizer: names the known mistake that explains it, if any.
+Others = Mapping[str, Callable[[], str | None]]
 
 
-def diagnose(failure: StageResult | Check, pair: Pair, programs: Any = None, seed: int = 0) -> str | None:
+def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = None) -> str | None:
     """The known mistake under which the difference vanishes.
 
     Args:
       failure: the first thing that did not pass.
       pair: the two sides and what they were fed.
-      programs: the other pieces of both sides, where there are any.
+      others: what explains failures of other stages than the networks'.
 
     Returns:
-      ``"PyTorch: padding 0 for 1"``, naming the side that the mistake gives the numbers of; None where nothing known
-      fits.
+      ``"PyTorch: padding 0 for 1"``, naming the side whose numbers the mistake gives; None where no known one does.
     """
     if isinstance(failure, StageResult) and failure.float64_passed:
         side = "JAX" if (failure.float32_jax_max or 0) > (failure.float32_torch_max or 0) else "PyTorch"
         return f"{side}: rounds more coarsely than float32, while float64 agrees (TF32, bfloat16?)"
-    if _is(failure, "forward") and failure.stage in pair.jax.dropouts:
+    level = failure.level if isinstance(failure, Check) else None
+    if level == "forward" and failure.stage in pair.jax.dropouts:
         return _evaluation_dropout(failure.stage, pair)
     if failure.stage in pair.torch.stages:
-        return _shapes(failure, pair) if _is(failure, "shapes") else _layer(failure.stage, pair, seed)
+        return _shapes(failure.stage, pair) if level == "shapes" else _layer(failure.stage, pair)
     if failure.stage == "loss":
         return _loss(pair)
-    if programs is None:
-        return None
-    if failure.stage == "normalisation":
-        return _normalisation(programs)
-    scenario = next((one for one in optimizer_level.SCENARIOS if one.name == failure.stage), None)
-    return None if scenario is None else _optimizer(programs, scenario)
+    return others[failure.stage]() if others and failure.stage in others else None
 
 
-def describe(failure: StageResult | Check, pair: Pair, programs: Any = None, seed: int = 0) -> str:
+def describe(failure: StageResult | Check, pair: Pair, others: Others | None = None) -> str:
     """One line: the first diverging stage, and the known mistake under which the difference vanishes."""
-    explanation = diagnose(failure, pair, programs, seed)
+    explanation = diagnose(failure, pair, others)
     what = failure.quantity if isinstance(failure, StageResult) else failure.name
     return f"first diverging stage: {failure.stage} ({what}); " + (
         f"the difference vanishes under: {explanation}" if explanation else "no known mistake explains it"
     )
 
 
-def _is(failure: StageResult | Check, level: str) -> bool:
-    return isinstance(failure, Check) and failure.level == level
+def match(found: Found, known: Iterable[Explanation], limit: float = _SAME) -> str | None:
+    """The first explanation that gives one side's numbers and not the other's, and not the plain ones.
 
+    Args:
+      found: what each side gave.
+      known: each computes, without arguments, some of the arrays that were found.
+      limit: largest error, relative to an array's scale, with which an explanation still fits.
 
-def _match(found: Found, known: Iterable[tuple[str, Callable[[], Mapping[Any, np.ndarray]]]]) -> str | None:
-    """The first explanation that gives one side's numbers and not the other's, and not the plain ones."""
+    Returns:
+      ``"PyTorch: bias left out"``, or None where nothing fits.
+    """
     plain: Mapping[Any, np.ndarray] = {}
-    for text, numbers in sorted(known, key=lambda one: not one[0].startswith("plain")):
+    for one in sorted(known, key=lambda one: not one.is_plain):
         try:
-            made = numbers()
+            made = one.compute()
         except (RuntimeError, ValueError, IndexError):  # it does not fit these shapes
             continue
-        if text.startswith("plain"):
+        if one.is_plain:
             plain = made
             continue
-        fits = [side for side, seen in found.items() if _equal(seen, made)]
-        if len(fits) == 1 and not (plain and _equal(plain, made)):
-            return f"{_SIDES[fits[0]]}: {text}"
+        fits = [side for side, seen in found.items() if _equal(seen, made, limit)]
+        if len(fits) == 1 and not (plain and _equal(plain, made, limit)):
+            return f"{_SIDES[fits[0]]}: {one.text}"
     return None
 
 
-def _equal(seen: Mapping[Any, np.ndarray], made: Mapping[Any, np.ndarray]) -> bool:
+def _equal(seen: Mapping[Any, np.ndarray], made: Mapping[Any, np.ndarray], limit: float) -> bool:
     return all(
-        seen[key].shape == made[key].shape and error(seen[key], made[key]).max <= _SAME for key in made if key in seen
+        seen[key].shape == made[key].shape and error(seen[key], made[key]).max <= limit for key in made if key in seen
     )
 
 
-def _layer(stage: str, pair: Pair, seed: int) -> str | None:
+def _with(known: Iterable[Explanation], numbers: Callable[[Any], Mapping[Any, np.ndarray]]) -> Iterable[Explanation]:
+    """The same explanations, each of which computes the ``numbers`` of what it computed before."""
+    return [dataclasses.replace(one, compute=functools.partial(numbers, one.compute)) for one in known]
+
+
+def _layer(stage: str, pair: Pair) -> str | None:
     """Tries the explanations of one stage on its isolated output and vector-Jacobian products, in float64."""
     truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
-    fed, masks = levels.feed(truth, seed), pair.masks("float64")
-    found: Found = {}
+    fed, masks = levels.feed(truth, pair.seed), pair.masks("float64")
+    found = {}
     for side in _SIDES:
         everything = levels.quantities(levels.isolated(pair, fed, side, "float64", masks))
         found[side] = {quantity: value for (name, quantity), value in everything.items() if name == stage}
     names = list(fed.inputs)
-    before = names.index(stage) - 1
-    x = (pair.images if before < 0 else fed.inputs[names[before]]).astype(np.float64)
+    position = names.index(stage)
+    x = (fed.inputs[names[position - 1]] if position else pair.images).astype(np.float64)
     cotangent = fed.cotangents[stage].astype(np.float64)
-    params = {n.removeprefix(f"{stage}."): v for n, v in pair.params_as("float64").items() if n.startswith(f"{stage}.")}
-    module = pair.torch.stages[stage]
-    known: Iterable[tuple[str, explanations.Operation]]
-    if "kernel" in params and params["kernel"].ndim == 4:
-        size = params["kernel"].shape[0]
-        explicit = isinstance(module, nn.Conv2d) and not isinstance(module.padding, str)
-        stride = module.stride[0] if isinstance(module, nn.Conv2d) else 1
-        known = explanations.convolutions(size, stride, int(module.padding[0]) if explicit else size // 2)
-    elif "kernel" in params:
-        known = explanations.dense()
-    elif stage in masks:
-        known = explanations.dropouts(masks[stage])
-    else:
-        known = _with_plain(explanations.parameterless(), module)
-    return _match(found, [(text, lambda layer=layer: _products(layer, x, params, cotangent)) for text, layer in known])
+    params = {
+        name.removeprefix(f"{stage}."): value
+        for name, value in pair.params_as("float64").items()
+        if levels.stage_of(name, names) == stage
+    }
+    known = _known(pair.torch.modules[stage], params.get("kernel"), masks.get(stage))
+    return match(found, _with(known, lambda layer: _products(layer, x, params, cotangent)))
 
 
-def _with_plain(known: Iterable[tuple[str, Any]], module: nn.Module) -> list[tuple[str, Any]]:
-    """The stage's own published form is no mistake: it is called plain."""
-    if isinstance(module, nn.ReLU):
-        return [("plain" if text == "ReLU" else text, layer) for text, layer in known]
-    if isinstance(module, nn.MaxPool2d):
-        plain = f"max-pool {module.kernel_size}/{module.stride}, padding {module.padding}"
-        return [("plain" if text == plain else text, layer) for text, layer in known]
+def _known(module: nn.Module, kernel: np.ndarray | None, mask: np.ndarray | None) -> Iterable[Explanation]:
+    """What is tried on a stage."""
+    if kernel is not None and kernel.ndim == 4:
+        size = kernel.shape[0]
+        if not isinstance(module, nn.Conv2d):
+            return explanations.convolutions(size, 1, size // 2)
+        padding = size // 2 if isinstance(module.padding, str) else int(module.padding[0])
+        return explanations.convolutions(size, module.stride[0], padding)
+    if kernel is not None:
+        return explanations.dense()
+    if mask is not None:
+        return explanations.dropouts(mask)
     if isinstance(module, nn.LocalResponseNorm):
-        return [one for one in known if one[0].startswith("LRN")]
-    return list(known)
+        return explanations.local_response_normalisations()
+    return [
+        *explanations.relus(isinstance(module, nn.ReLU)),
+        *explanations.poolings(_max_pool(module) if isinstance(module, nn.MaxPool2d) else None),
+        *explanations.local_response_normalisations(),
+    ]
+
+
+def _max_pool(module: nn.MaxPool2d) -> explanations.MaxPool:
+    window, stride, padding = (_one(value) for value in (module.kernel_size, module.stride, module.padding))
+    return explanations.MaxPool(window, stride, padding, module.ceil_mode)
 
 
 def _products(layer: Any, x: np.ndarray, params: Mapping[str, np.ndarray], cotangent: np.ndarray) -> dict[str, Any]:
@@ -168,15 +184,16 @@ def _back(tensor: torch.Tensor) -> np.ndarray:
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
-def _shapes(failure: StageResult | Check, pair: Pair) -> str | None:
+def _shapes(stage: str, pair: Pair) -> str | None:
     """Which one change of the PyTorch stage gives the JAX stage's size: the sides differ by that."""
-    fed = pair.jax.shapes(pair.params, pair.images)
-    names = list(fed)
-    if isinstance(failure, Check) and failure.name == "order of the stages":
-        return f"{failure.stage} stands elsewhere in the network"
-    before = names.index(failure.stage) - 1
-    in_hw = (pair.images.shape if before < 0 else fed[names[before]])[1:3]
-    module, wanted = pair.torch.stages[failure.stage], fed[failure.stage][1:3]
+    ours = pair.jax.shapes(pair.params, pair.images)
+    theirs = pair.torch.shapes(pair.params, pair.images, ours)
+    names = list(ours)
+    position = names.index(stage)
+    if stage in theirs and list(theirs).index(stage) != position:
+        return f"{stage} stands elsewhere in the network"
+    in_hw = (ours[names[position - 1]] if position else pair.images.shape)[1:3]
+    module, wanted = pair.torch.modules[stage], ours[stage][1:3]
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2 or isinstance(module.padding, str):
         return None
     kernel, stride, padding = (_one(v) for v in (module.kernel_size, module.stride, module.padding))
@@ -190,11 +207,11 @@ def _shapes(failure: StageResult | Check, pair: Pair) -> str | None:
     candidates += [(f"stride {s} for {stride}", size(kernel, s, padding)) for s in range(1, 6) if s != stride]
     candidates += [(f"window {k} for {kernel}", size(k, stride, padding)) for k in range(1, 12) if k != kernel]
     candidates += [('"SAME" padding', tuple(-(-n // stride) for n in in_hw))]
-    if size(kernel, stride, padding, up) == tuple(wanted):  # JAX has what PyTorch's attributes say: explain PyTorch's
-        side, wanted = "PyTorch", pair.torch.shapes(pair.params, pair.images, fed)[failure.stage][1:3]
+    if size(kernel, stride, padding, up) == wanted:  # JAX has what PyTorch's attributes say: explain PyTorch's
+        side, wanted = "PyTorch", theirs[stage][1:3]
     else:
         side = "JAX"
-    return next((f"{side}: {text}" for text, made in candidates if made == tuple(wanted)), None)
+    return next((f"{side}: {text}" for text, made in candidates if made == wanted), None)
 
 
 def _one(value: Any) -> int:
@@ -213,55 +230,11 @@ def _evaluation_dropout(stage: str, pair: Pair) -> str | None:
 
 def _loss(pair: Pair) -> str | None:
     params, images = pair.params_as("float64"), pair.images.astype(np.float64)
-    masks, seed = pair.masks("float64"), pair.seed if pair.jax.dropouts else None
-    found: Found = {
-        "jax": {"loss": np.array(pair.jax.gradients(params, images, pair.labels, seed).loss)},
+    masks = pair.masks("float64")
+    found = {
+        "jax": {"loss": np.array(pair.jax.gradients(params, images, pair.labels, pair.dropout_seed).loss)},
         "torch": {"loss": np.array(pair.torch.gradients(params, images, pair.labels, masks).loss)},
     }
-    logits = torch.from_numpy(list(pair.torch.forward(params, images, masks or {}).values())[-1])
-    known = explanations.losses(logits, torch.from_numpy(pair.labels).long())
-    return _match(found, [(text, lambda value=value: {"loss": np.array(value)}) for text, value in known])
-
-
-def _normalisation(programs: Any) -> str | None:
-    images = data_level.load_digits().splits.train.images[:4]
-    pixels = np.stack([images[..., 0], images[:, ::-1, :, 0], images[:, :, ::-1, 0]], -1)  # three different channels
-    mean, std = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.25, 0.3])
-    found: Found = {
-        side: {"pixels": np.asarray(program.normalize(pixels, mean, std), np.float64)}
-        for side, program in zip(_SIDES, programs, strict=True)
-    }
-    for text, made in explanations.normalisations(pixels, mean, std):
-        fits = [side for side, seen in found.items() if error(seen["pixels"], made).max <= 1e-6]
-        if len(fits) == 1 and text != "plain":
-            return f"{_SIDES[fits[0]]}: {text}"
-    return None
-
-
-def _optimizer(programs: Any, scenario: optimizer_level.Scenario) -> str | None:
-    found: Found = {}
-    for side, steps, program in zip(
-        _SIDES, (optimizer_level.jax_steps, optimizer_level.torch_steps), programs, strict=True
-    ):
-        rows = steps(program, scenario, "float64")
-        found[side] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    known = [(text, lambda step=step: _simulated(step, scenario, 0)) for text, step in explanations.optimizers()]
-    plain = next(iter(explanations.optimizers()))[1]
-    known += [
-        (f"schedule one step {word}", lambda shift=shift: _simulated(plain, scenario, shift))
-        for word, shift in (("early", 1), ("late", -1))
-    ]
-    return _match(found, known)
-
-
-def _simulated(step: Any, scenario: optimizer_level.Scenario, shift: int) -> dict[str, np.ndarray]:
-    p, grads = optimizer_level.gradients("float64")
-    v, rows = np.zeros_like(p), []
-    for number, grad in enumerate(grads):
-        rate = optimizer_level.rate(scenario, number + shift)
-        p, v = step(p, v, grad, rate, scenario.momentum, scenario.weight_decay, scenario.nesterov)
-        rows.append((p, v))
-    made = {"parameters": np.stack([row[0] for row in rows])}
-    if scenario.momentum:
-        made["momentum buffer"] = np.stack([row[1] for row in rows])
-    return made
+    logits = torch.from_numpy(list(pair.torch.forward(params, images, masks).values())[-1])
+    labels = torch.from_numpy(pair.labels).long()
+    return match(found, _with(explanations.losses(), lambda loss: {"loss": loss(logits, labels).numpy()}))

@@ -10,7 +10,8 @@ Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from netparity.measure import Arrays, ParityError
 
 # (params, images, key) -> (logits, intermediates in the order of the network); key None is evaluation mode.
 Forward = Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits, labels) -> scalar
 Tap = Callable[[str, jax.Array], jax.Array]
 
 
@@ -56,42 +58,32 @@ def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+@dataclasses.dataclass(frozen=True)
 class JaxSide:
-    """A network in JAX.
+    """A network in JAX. Sides that are equal share their compiled programs.
 
-    Args:
-      forward: ``(params, images, key) -> (logits, intermediates)``, not jitted: ``params`` the nested dictionary,
-        ``images`` ``[batch, height, width, channel]``, ``key`` the dropout key in training mode and None in
-        evaluation; ``intermediates`` a dictionary in the order of the network.
+    Attributes:
+      apply: ``(params, images, key) -> (logits, intermediates)``, hashable and not jitted: ``params`` the nested
+        dictionary, ``images`` ``[batch, height, width, channel]``, ``key`` the dropout key in training mode and None
+        in evaluation; ``intermediates`` a dictionary in the order of the network.
       loss: ``(logits, labels) -> scalar``.
       dropouts: the names of the stages that are dropout.
     """
 
-    name = "jax"
-
-    def __init__(self, forward: Forward, loss: Callable[..., Any] = mean_cross_entropy, dropouts: Sequence[str] = ()):
-        self._forward = forward
-        self._loss = loss
-        self.dropouts = tuple(dropouts)
-        self._programs: dict[str, Any] = {}
-        self._names: tuple[str, ...] = ()
+    apply: Forward
+    loss: Loss = mean_cross_entropy
+    dropouts: tuple[str, ...] = ()
 
     def shapes(self, params: Arrays, images: np.ndarray, train: bool = False) -> dict[str, tuple[int, ...]]:
         """Shape of every stage's output; nothing is computed."""
         key = jax.random.key(0) if train else None
         with jax.enable_x64(images.dtype == np.float64):
-            trace = self._trace(_nested(params), images, key)
+            trace = _trace(self.apply, _nested(params), images, key)
         return {name: tuple(var.aval.shape) for name, var in zip(trace.names, trace.stages, strict=True)}
 
     def forward(self, params: Arrays, images: np.ndarray, seed: int | None = None) -> Arrays:
         """Every intermediate, in order; ``seed`` is that of dropout, None for evaluation mode."""
-
-        def program(params: Any, images: Any, key: Any) -> Any:
-            seen: dict[str, jax.Array] = {}
-            self._trace(params, images, key).run(_record(seen), params, images, key)
-            return seen
-
-        return self._ordered(self._run("forward", program, images.dtype, _nested(params), images, _key(seed)))
+        return _run(images.dtype, _forward, self, _nested(params), images, _key(seed)).arrays()
 
     def isolated(
         self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, seed: int | None = None
@@ -103,83 +95,110 @@ class JaxSide:
           images: fed to the first stage.
           inputs: by stage, what stands in its output's place for the next one.
           cotangents: by stage, of its output.
+
+        Raises:
+          ParityError: if ``inputs`` are not those of the network's stages in this mode.
         """
-
-        def program(params: Any, images: Any, inputs: Any, cotangents: Any, key: Any) -> Any:
-            trace = self._trace(params, images, key)
-
-            def outputs(params: Any, images: Any, inputs: Any) -> dict[str, jax.Array]:
-                seen: dict[str, jax.Array] = {}
-
-                def tap(name: str, value: jax.Array) -> jax.Array:
-                    seen[name] = value
-                    return inputs[name]
-
-                trace.run(tap, params, images, key)
-                return seen
-
-            seen, vjp = jax.vjp(outputs, params, images, inputs)
-            vjp_params, vjp_images, vjp_fed = vjp(cotangents)
-            # What is fed in a stage's place is the next stage's input.
-            names = trace.names
-            vjp_inputs = {names[0]: vjp_images, **dict(zip(names[1:], [vjp_fed[n] for n in names[:-1]], strict=True))}
-            return seen, vjp_inputs, vjp_params
-
         args = (_nested(params), images, inputs, cotangents, _key(seed))
-        seen, vjp_inputs, vjp_params = self._run("isolated", program, images.dtype, *args)
-        return Isolated(self._ordered(seen), self._ordered(vjp_inputs), _flat(vjp_params))
+        seen, vjp_inputs, vjp_params = _run(images.dtype, _isolated, self, *args)
+        return Isolated(seen.arrays(), vjp_inputs.arrays(), _flat(vjp_params))
 
     def gradients(self, params: Arrays, images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> Gradients:
         """The loss of a batch, and its gradient in every parameter and every activation."""
-
-        def program(params: Any, images: Any, labels: Any, key: Any) -> Any:
-            trace = self._trace(params, images, key)
-
-            def loss(params: Any, added: dict[str, jax.Array]) -> jax.Array:
-                logits = trace.run(lambda name, value: value + added[name], params, images, key)
-                return self._loss(logits, labels)
-
-            zeros = {
-                name: jnp.zeros(v.aval.shape, v.aval.dtype) for name, v in zip(trace.names, trace.stages, strict=True)
-            }
-            return jax.value_and_grad(loss, argnums=(0, 1))(params, zeros)
-
         args = (_nested(params), images, labels.astype(np.int32), _key(seed))
-        loss, (by_param, by_stage) = self._run("gradients", program, images.dtype, *args)
-        return Gradients(float(loss), _flat(by_param), self._ordered(by_stage))
+        loss, by_param, by_stage = _run(images.dtype, _gradients, self, *args)
+        return Gradients(float(loss), _flat(by_param), by_stage.arrays())
 
     def masks(self, params: Arrays, images: np.ndarray, seed: int | jax.Array) -> Arrays:
         """What each dropout stage keeps: 1 or 0 of its output's shape, drawn from ``seed`` (or a key)."""
+        shapes = tuple((name, tuple(value.shape)) for name, value in params.items())
+        return _run(images.dtype, _masks, self, shapes, images, _key(seed))
 
-        shapes = {name: value.shape for name, value in params.items()}
 
-        def program(images: Any, key: Any) -> Any:
-            zeros = _nested({name: jnp.zeros(shape, images.dtype) for name, shape in shapes.items()})
-            seen: dict[str, jax.Array] = {}
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _ByStage:
+    """Arrays by stage in the order of the network, which a dictionary loses in jit."""
 
-            def tap(name: str, value: jax.Array) -> jax.Array:
-                seen[name] = value
-                return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    values: tuple[Any, ...]
 
-            self._trace(zeros, images, key).run(tap, zeros, images, key)
-            return {name: (seen[name] != 0).astype(jnp.uint8) for name in self.dropouts}
+    @classmethod
+    def of(cls, names: Iterable[str], by_stage: Mapping[str, Any]) -> _ByStage:
+        names = tuple(names)
+        return cls(names, tuple(by_stage[name] for name in names))
 
-        return self._run("masks", program, images.dtype, images, _key(seed))
+    def arrays(self) -> Arrays:
+        return dict(zip(self.names, self.values, strict=True))
 
-    def _run(self, name: str, program: Callable[..., Any], dtype: np.dtype, *args: Any) -> Any:
-        """Runs a compiled program in a dtype, and gives NumPy arrays."""
-        with jax.enable_x64(dtype == np.float64):
-            compiled = self._programs.setdefault(name, jax.jit(program))
-            return jax.tree.map(np.asarray, compiled(*args))
 
-    def _trace(self, params: Any, images: Any, key: Any) -> _Trace:
-        trace = _trace(self._forward, params, images, key)
-        self._names = trace.names
-        return trace
+def _run(dtype: np.dtype, program: Callable[..., Any], *args: Any) -> Any:
+    """Runs a compiled program in a dtype, and gives NumPy arrays."""
+    with jax.enable_x64(dtype == np.float64):
+        return jax.tree.map(np.asarray, program(*args))
 
-    def _ordered(self, by_stage: Arrays) -> Arrays:
-        """In the order of the network: what jit returns is sorted by name."""
-        return {name: by_stage[name] for name in self._names}
+
+@functools.partial(jax.jit, static_argnames="side")
+def _forward(side: JaxSide, params: Any, images: Any, key: Any) -> _ByStage:
+    seen: dict[str, jax.Array] = {}
+    trace = _trace(side.apply, params, images, key)
+    trace.run(_record(seen), params, images, key)
+    return _ByStage.of(trace.names, seen)
+
+
+@functools.partial(jax.jit, static_argnames="side")
+def _isolated(
+    side: JaxSide, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any
+) -> tuple[_ByStage, _ByStage, Any]:
+    trace = _trace(side.apply, params, images, key)
+    names = trace.names
+    if set(names) != set(inputs):
+        raise ParityError(
+            f"the JAX network has the stages {', '.join(names)} {'in evaluation' if key is None else 'in training'}, "
+            f"and is fed {', '.join(inputs)}: both modes must have the same stages"
+        )
+
+    def outputs(params: Any, images: Any, inputs: Any) -> dict[str, jax.Array]:
+        seen: dict[str, jax.Array] = {}
+
+        def tap(name: str, value: jax.Array) -> jax.Array:
+            seen[name] = value
+            return inputs[name]
+
+        trace.run(tap, params, images, key)
+        return seen
+
+    seen, vjp = jax.vjp(outputs, params, images, inputs)
+    vjp_params, vjp_images, vjp_fed = vjp(cotangents)
+    # What is fed in a stage's place is the next stage's input.
+    vjp_inputs = (vjp_images, *(vjp_fed[name] for name in names[:-1]))
+    return _ByStage.of(names, seen), _ByStage(names, vjp_inputs), vjp_params
+
+
+@functools.partial(jax.jit, static_argnames="side")
+def _gradients(side: JaxSide, params: Any, images: Any, labels: Any, key: Any) -> tuple[jax.Array, Any, _ByStage]:
+    trace = _trace(side.apply, params, images, key)
+
+    def loss(params: Any, added: dict[str, jax.Array]) -> jax.Array:
+        logits = trace.run(lambda name, value: value + added[name], params, images, key)
+        return side.loss(logits, labels)
+
+    zeros = {name: jnp.zeros(v.aval.shape, v.aval.dtype) for name, v in zip(trace.names, trace.stages, strict=True)}
+    value, (by_param, by_stage) = jax.value_and_grad(loss, argnums=(0, 1))(params, zeros)
+    return value, by_param, _ByStage.of(trace.names, by_stage)
+
+
+@functools.partial(jax.jit, static_argnames=("side", "shapes"))
+def _masks(side: JaxSide, shapes: tuple[tuple[str, tuple[int, ...]], ...], images: Any, key: Any) -> Any:
+    params = _nested({name: jnp.zeros(shape, images.dtype) for name, shape in shapes})
+    seen: dict[str, jax.Array] = {}
+
+    def tap(name: str, value: jax.Array) -> jax.Array:
+        seen[name] = value
+        return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
+
+    _trace(side.apply, params, images, key).run(tap, params, images, key)
+    return {name: (seen[name] != 0).astype(jnp.uint8) for name in side.dropouts}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from netparity import bounds
 from netparity.jax_side import Isolated, JaxSide
 from netparity.measure import Arrays, ParityError, error, require_same_names
-from netparity.results import Check, Flips, StageResult, check, reported
+from netparity.results import Check, Flips, StageResult, check, failures, reported
 from netparity.torch_side import TorchSide
 
 DTYPES = ("float64", "float32")
@@ -40,7 +40,13 @@ class Pair:
     labels: np.ndarray
     seed: int = 0
 
+    @property
+    def dropout_seed(self) -> int | None:
+        """What the JAX side takes in training mode: None where no stage draws anything."""
+        return self.seed if self.jax.dropouts else None
+
     def params_as(self, dtype: str) -> Arrays:
+        """The parameters in a dtype."""
         return {name: value.astype(dtype) for name, value in self.params.items()}
 
     def masks(self, dtype: str) -> Arrays:
@@ -48,6 +54,47 @@ class Pair:
         if not self.jax.dropouts:
             return {}
         return self.jax.masks(self.params_as(dtype), self.images.astype(dtype), self.seed)
+
+
+def stage_of(parameter: str, stages: Iterable[str]) -> str:
+    """The stage that a parameter belongs to: the longest name that the parameter's begins with.
+
+    Raises:
+      ParityError: if there is none.
+
+    >>> stage_of("block1.conv.kernel", ["block1", "block1.conv", "block1.conv2"])
+    'block1.conv'
+    """
+    owners = [stage for stage in stages if parameter.startswith(f"{stage}.")]
+    if not owners:
+        raise ParityError(f"the parameter {parameter} belongs to no stage: a parameter's name begins with its stage's")
+    return max(owners, key=len)
+
+
+def network(pair: Pair, dtypes: Collection[str] = DTYPES) -> tuple[list[StageResult], list[Check], list[Flips]]:
+    """All three levels; stops after the shapes if they differ.
+
+    Returns:
+      every stage in isolation, the other checks, and the choices that float32 flips.
+
+    Raises:
+      ParityError: if the two sides' stages or parameters have different names.
+    """
+    checks = list(shapes(pair))
+    if failures([*checks]):
+        return [], checks, []
+    truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
+    alone = layers(pair, feed(truth, pair.seed), dtypes)
+    checks += forward(pair, dtypes, truth)
+    checks += gradients(pair, dtypes)
+    cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
+    alone = [
+        dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
+        if row.quantity == "output"
+        else row
+        for row in alone
+    ]
+    return alone, checks, flips(pair, truth) if "float32" in dtypes else []
 
 
 def shapes(pair: Pair) -> Iterator[Check]:
@@ -103,7 +150,7 @@ def isolated(pair: Pair, fed: Fed, side: str, dtype: str, masks: Arrays) -> Isol
     inputs = {name: value.astype(dtype) for name, value in fed.inputs.items()}
     cotangents = {name: value.astype(dtype) for name, value in fed.cotangents.items()}
     if side == "jax":
-        return pair.jax.isolated(params, images, inputs, cotangents, pair.seed if pair.jax.dropouts else None)
+        return pair.jax.isolated(params, images, inputs, cotangents, pair.dropout_seed)
     return pair.torch.isolated(params, images, inputs, cotangents, masks)
 
 
@@ -125,9 +172,8 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
     rows = []
     for key in next(iter(by_dtype.values())):
         stage, quantity = key
-        kernel = max(
-            (v.shape for name, v in pair.params.items() if name.startswith(f"{stage}.")), key=len, default=None
-        )
+        own = (v.shape for name, v in pair.params.items() if stage_of(name, fed.inputs) == stage)
+        kernel = max(own, key=len, default=None)
         shape, pool = fed.inputs[stage].shape, pair.torch.max_pools.get(stage)
         n = bounds.contraction_length(quantity, in_shapes[stage], shape, kernel, pool)
         found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
@@ -157,10 +203,7 @@ def quantities(result: Isolated) -> dict[tuple[str, str], np.ndarray]:
         stage: {"output": out, "vjp_input": result.vjp_inputs[stage]} for stage, out in result.outputs.items()
     }
     for name, value in result.vjp_params.items():
-        owners = [stage for stage in by_stage if name.startswith(f"{stage}.")]
-        if not owners:
-            raise ParityError(f"the parameter {name} belongs to no stage: a stage's parameters begin with its name")
-        stage = max(owners, key=len)
+        stage = stage_of(name, by_stage)
         by_stage[stage]["vjp_" + name.removeprefix(f"{stage}.")] = value
     return {(stage, quantity): value for stage, all_of in by_stage.items() for quantity, value in all_of.items()}
 
@@ -182,9 +225,8 @@ def gradients(pair: Pair, dtypes: Collection[str]) -> Iterator[Check]:
     """Level 3, cumulative, in training mode with the same dropout masks: loss, activations, parameters."""
     for dtype in dtypes:
         masks, labels = pair.masks(dtype), pair.labels
-        seed = pair.seed if pair.jax.dropouts else None
         truth = pair.torch.gradients(pair.params_as("float64"), pair.images.astype(np.float64), labels, masks)
-        jax = pair.jax.gradients(pair.params_as(dtype), pair.images.astype(dtype), labels, seed)
+        jax = pair.jax.gradients(pair.params_as(dtype), pair.images.astype(dtype), labels, pair.dropout_seed)
         require_same_names(jax.params, truth.params, "parameters")
         require_same_names(jax.activations, truth.activations, "stages")
         wanted = [("loss", "loss", np.array(jax.loss), np.array(truth.loss))]
@@ -192,7 +234,8 @@ def gradients(pair: Pair, dtypes: Collection[str]) -> Iterator[Check]:
         wanted += [
             (n, f"d loss / d {n}", jax.activations[n], truth.activations[n]) for n in reversed(truth.activations)
         ]
-        wanted += [(n.split(".")[0], f"d loss / d {n}", jax.params[n], truth.params[n]) for n in truth.params]
+        stages = list(truth.activations)
+        wanted += [(stage_of(n, stages), f"d loss / d {n}", jax.params[n], truth.params[n]) for n in truth.params]
         for stage, name, found, true in wanted:
             worst = error(found, true).max
             if dtype == "float64":
@@ -203,8 +246,9 @@ def gradients(pair: Pair, dtypes: Collection[str]) -> Iterator[Check]:
             torch = pair.torch.gradients(pair.params_as(dtype), pair.images, labels, masks)
             for name in truth.params:
                 worst = error(torch.params[name], truth.params[name]).max
-                stage = name.split(".")[0]
-                yield reported("gradients", stage, f"d loss / d {name}", worst, dtype, f"PyTorch; {_NOT_JUDGED}")
+                yield reported(
+                    "gradients", stage_of(name, stages), f"d loss / d {name}", worst, dtype, f"PyTorch; {_NOT_JUDGED}"
+                )
 
 
 def flips(pair: Pair, truth: Arrays) -> list[Flips]:

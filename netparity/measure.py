@@ -76,7 +76,7 @@ def max_error(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) 
     return max((error(found[name], truth[name]).max for name in truth), default=0.0)
 
 
-def require_same_names(jax: Iterable[str], torch: Iterable[str], what: str = "arrays") -> None:
+def require_same_names(jax: Iterable[object], torch: Iterable[object], what: str = "arrays") -> None:
     """Refuses two sets of names that differ.
 
     Raises:

@@ -143,7 +143,7 @@ class Result:
       steps: of the trajectory.
       images: where they come from, for people.
       diagnosis: the first diverging stage and what explains it, where something differs.
-      faults: the planted faults' score (see `parity_tests.faults.score`), empty where they were not run.
+      faults: score of mistakes that were planted to see whether they are found; empty where none were.
     """
 
     batch_size: int

@@ -7,6 +7,7 @@ in isolation is the module itself. Everything is handed over in the common layou
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,12 +20,14 @@ from netparity.measure import Arrays, ParityError
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 Convert = Callable[[Arrays], Arrays]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (logits, labels) -> scalar
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class TorchSide:
-    """A network in PyTorch.
+    """A network in PyTorch. Its module keeps its weights and its mode, whatever is computed with it.
 
-    Args:
+    Attributes:
       module: takes ``[batch, channel, height, width]`` and returns logits. Its parameters are not used: each method
         is given some.
       stages: the module (dotted name) whose output each stage is, in the order of the network.
@@ -32,38 +35,39 @@ class TorchSide:
       from_common: its inverse.
       loss: ``(logits, labels) -> scalar``.
       device: where it is computed; what is handed over lies in NumPy arrays all the same.
+
+    Raises:
+      ParityError: listing every stage whose module is not there.
     """
 
-    name = "torch"
+    module: nn.Module
+    stages: Mapping[str, str]
+    to_common: Convert
+    from_common: Convert
+    loss: Loss = nn.functional.cross_entropy
+    device: str = "cpu"
 
-    def __init__(
-        self,
-        module: nn.Module,
-        stages: Mapping[str, str],
-        to_common: Convert,
-        from_common: Convert,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-        device: str = "cpu",
-    ):
-        modules = dict(module.named_modules())
-        unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in stages.items()
-                   if name not in modules]  # fmt: skip
+    def __post_init__(self) -> None:
+        known = dict(self.module.named_modules())
+        unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in self.stages.items()
+                   if name not in known]  # fmt: skip
         if unknown:
             raise ParityError("the table of stages does not fit: " + "; ".join(unknown))
-        self.module, self.device = module.to(device), torch.device(device)
-        self.stages = {stage: modules[name] for stage, name in stages.items()}
-        self.to_common, self.from_common = to_common, from_common
-        self.loss = nn.CrossEntropyLoss() if loss is None else loss
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The module of every stage, in order."""
+        return {stage: self.module.get_submodule(name) for stage, name in self.stages.items()}
 
     @property
     def dropouts(self) -> tuple[str, ...]:
         """The stages that are dropout."""
-        return tuple(stage for stage, module in self.stages.items() if isinstance(module, nn.Dropout))
+        return tuple(stage for stage, module in self.modules.items() if isinstance(module, nn.Dropout))
 
     @property
     def max_pools(self) -> dict[str, tuple[int, int]]:
         """Window and stride of the stages that are max-poolings."""
-        pools = {stage: module for stage, module in self.stages.items() if isinstance(module, nn.MaxPool2d)}
+        pools = {stage: module for stage, module in self.modules.items() if isinstance(module, nn.MaxPool2d)}
         sizes = {stage: (module.kernel_size, module.stride) for stage, module in pools.items()}
         return {stage: (np.max(kernel).item(), np.min(stride).item()) for stage, (kernel, stride) in sizes.items()}
 
@@ -145,9 +149,8 @@ class TorchSide:
     def choices(self, forward: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What every ReLU and max-pooling chooses, given either side's intermediates: signs and maxima, by stage."""
         found = {}
-        names = list(self.stages)
-        for before, name in itertools.pairwise(names):
-            module, x = self.stages[name], self.tensor(forward[before])
+        for before, (name, module) in itertools.pairwise(self.modules.items()):
+            x = self.tensor(forward[before[0]])
             if isinstance(module, nn.ReLU):
                 found[name] = (x > 0).cpu().numpy()
             elif isinstance(module, nn.MaxPool2d):
@@ -164,8 +167,8 @@ class TorchSide:
     def _call(
         self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
     ) -> torch.Tensor:
-        self.module.train(masks is not None)
-        with self._hooked(tap, masks or {}):
+        """The logits of the module in training mode with ``masks``, else in evaluation mode."""
+        with _mode(self.module, masks is not None), self._hooked(tap, masks or {}):
             return torch.func.functional_call(self.module, weights, (images,))
 
     @contextlib.contextmanager
@@ -178,7 +181,7 @@ class TorchSide:
 
             return call
 
-        handles = [module.register_forward_hook(hook(name)) for name, module in self.stages.items()]
+        handles = [module.register_forward_hook(hook(name)) for name, module in self.modules.items()]
         try:
             yield
         finally:
@@ -202,6 +205,18 @@ class TorchSide:
         missing = [name for name in self.stages if name not in seen]
         if missing:
             raise ParityError(f"the PyTorch network never calls the modules of these stages: {', '.join(missing)}")
+
+
+@contextlib.contextmanager
+def _mode(module: nn.Module, train: bool) -> Iterator[None]:
+    """Inside, the module is in training or in evaluation mode; afterwards each of its parts is as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    module.train(train)
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 def _grad(

@@ -42,12 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse(argv)
     _check(args)
-    from netparity.report import screen as report
+    from netparity import full_float32
+    from netparity.report import document, screen
     from parity_tests.alexnet import suite
+    from parity_tests.alexnet.environment import environment
     from parity_tests.alexnet.networks import Case
 
     torch_device = _use_device(args.device)
-    report.full_float32()
+    full_float32()
     start, results = time.perf_counter(), {}
     for model in NETWORKS if args.model == "all" else (args.model,):
         case = Case(model, args.width, args.batch_size)
@@ -59,11 +61,11 @@ def _main(argv: Sequence[str] | None) -> None:
 
             result.faults = fault_score.score(model, progress=_progress)
         _progress("")
-        print(report.summary(model, result), end="\n\n", flush=True)
+        print(screen.summary(model, result), end="\n\n", flush=True)
         results[model] = result
     arguments = {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in vars(args).items()}
-    whole = report.to_dict(results, report.environment(arguments, time.perf_counter() - start, torch_device))
-    text = report.write(whole, args.out) if args.out else report.text(whole)
+    whole = document.to_dict(results, environment(arguments, time.perf_counter() - start, torch_device))
+    text = document.write(whole, args.out) if args.out else document.text(whole)
     if args.json:
         args.json.write_text(text)
     if not whole["passed"]:

@@ -96,7 +96,7 @@ class Forward:
 
 def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
     """A network of the family, or what stands in for one where a fault is planted, with the product's own loss."""
-    return JaxSide(Forward(network), loss, [row.name for row in network.layers if isinstance(row, Dropout)])
+    return JaxSide(Forward(network), loss, tuple(row.name for row in network.layers if isinstance(row, Dropout)))
 
 
 def torch_module(case: Case) -> torch_models.AlexNet:
@@ -119,15 +119,14 @@ def torch_stages() -> dict[str, str]:
     }
 
 
-def torch_side(case: Case, module: Any = None, loss: Any = None, device: str = "cpu") -> TorchSide:
-    """The reference, with its own loss. ``module`` stands in for it where a fault is planted."""
+def torch_side(case: Case, device: str = "cpu") -> TorchSide:
+    """The reference, with its own loss."""
     feature_hw = case.feature_hw
     return TorchSide(
-        torch_module(case) if module is None else module,
+        torch_module(case).to(device),
         torch_stages(),
         to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
         from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),
-        loss=loss,
         device=device,
     )
 
@@ -140,11 +139,10 @@ def trainable(side: TorchSide, params: Arrays, dtype: str) -> TorchSide:
       params: by common name.
       dtype: ``"float64"`` or ``"float32"``, of the module.
     """
-    side = copy.deepcopy(side)
+    module = copy.deepcopy(side.module)
     arrays = {name: torch.from_numpy(np.array(value, dtype)) for name, value in side.from_common(params).items()}
-    side.module.load_state_dict(arrays, assign=True)
-    side.module.to(side.device).requires_grad_(True)
-    return side
+    module.load_state_dict(arrays, assign=True)
+    return dataclasses.replace(side, module=module.to(side.device).requires_grad_(True))
 
 
 def flat(params: convert.Params) -> Arrays:

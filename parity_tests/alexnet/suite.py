@@ -13,9 +13,10 @@ from netparity.diagnosis import describe
 from netparity.jax_side import JaxSide
 from netparity.levels import DTYPES, Pair
 from netparity.measure import error
-from netparity.results import Check, Flips, Result, StageResult, check, failures
+from netparity.results import Check, Result, check
 from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import trajectory
+from parity_tests.alexnet.diagnosis import others
 from parity_tests.alexnet.initialisers import initialisers
 from parity_tests.alexnet.networks import Case, Forward, make_inputs
 from parity_tests.alexnet.optimizer import optimizer
@@ -25,26 +26,6 @@ from parity_tests.alexnet.programs import JaxProgram, TorchProgram, programs
 NARROW = 0.0625
 
 
-def network(pair: Pair, dtypes: Collection[str]) -> tuple[list[StageResult], list[Check], list[Flips]]:
-    """Levels 1 to 3 of one pair of networks; stops after the shapes if they differ."""
-    checks = list(levels.shapes(pair))
-    if failures([*checks]):
-        return [], checks, []
-    truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
-    layers = levels.layers(pair, levels.feed(truth, pair.seed), dtypes)
-    checks += levels.forward(pair, dtypes, truth)
-    checks += levels.gradients(pair, dtypes)
-    cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
-    layers = [
-        dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
-        if row.quantity == "output"
-        else row
-        for row in layers
-    ]
-    flips = levels.flips(pair, truth) if "float32" in dtypes else []
-    return layers, checks, flips
-
-
 def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: Pair) -> list[Check]:
     """The network as it is trained, without intermediates, where it may compute its layers in another order."""
     images = pair.images.astype(np.float64)
@@ -52,11 +33,14 @@ def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: 
     forward = Forward(jax_program.network, capture=False)
     ours = JaxSide(forward, jax_program.loss).gradients(params, images, pair.labels, pair.seed)
     theirs = torch_program.side.gradients(params, images, pair.labels, masks)
-    found = [("loss", np.array(ours.loss), np.array(theirs.loss))]
-    found += [(name, ours.params[name], theirs.params[name]) for name in theirs.params]
+    found = [("loss", "loss", np.array(ours.loss), np.array(theirs.loss))]
+    found += [
+        (levels.stage_of(name, pair.torch.stages), name, ours.params[name], theirs.params[name])
+        for name in theirs.params
+    ]
     return [
-        check("gradients", n.split(".")[0], f"{n}, without capture", error(a, b).max, bounds.FLOAT64_LIMIT)
-        for n, a, b in found
+        check("gradients", stage, f"{n}, without capture", error(a, b).max, bounds.FLOAT64_LIMIT)
+        for stage, n, a, b in found
     ]
 
 
@@ -91,9 +75,9 @@ def run(
     inputs = make_inputs(case, images=_normalised(images, case.batch_size, height, width))
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
     say("shapes, forward and gradients")
-    result.layers, result.checks, result.flips = network(pair, dtypes)
+    result.layers, result.checks, result.flips = levels.network(pair, dtypes)
     if result.failures:  # what comes after would only say the same again
-        result.diagnosis = describe(result.failures[0], pair, (jax_program, torch_program), pair.seed)
+        result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program))
         return result
     if "float64" in dtypes:
         say("the network without capture")
@@ -117,7 +101,7 @@ def run(
     result.trajectory, checks = trajectory.run(jax_program, torch_program, inputs.params, batches, dtypes, progress=say)
     result.checks += checks
     if result.failures:
-        result.diagnosis = describe(result.failures[0], pair, (jax_program, torch_program), pair.seed)
+        result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program))
     return result
 
 
@@ -128,7 +112,7 @@ def _oblong(case: Case, torch_device: str) -> list[Check]:
     jax_program, torch_program = programs(oblong, torch_device)
     inputs = make_inputs(oblong, seed=1)
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels, seed=1)
-    layers, checks, _ = network(pair, ["float64"])
+    layers, checks, _ = levels.network(pair, ["float64"])
     size = f"{oblong.image_shape[0]}x{oblong.image_shape[1]}"
     checks += [
         check("forward", row.stage, f"{row.stage} {row.quantity}, isolated", row.float64_error or 0.0, 1e-12)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from torch import nn
 
-from netparity.compare import ConvKernel, DenseKernel, Result, Same, compare, finish
+from netparity import ConvKernel, DenseKernel, Result, Same, compare, finish
 
 
 class FlaxVGG(fnn.Module):

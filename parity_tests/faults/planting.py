@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jaxalex.networks.tables import Flatten
-from parity_tests.alexnet.networks import Case, torch_module, torch_side
+from parity_tests.alexnet.networks import Case, torch_module
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
 Programs = tuple[JaxProgram, TorchProgram]
@@ -78,7 +78,7 @@ class InTorchLoss:
     side = "torch"
 
     def __call__(self, case: Case, right: Programs) -> Programs:
-        return right[0], dataclasses.replace(right[1], side=torch_side(case, loss=self.loss))
+        return right[0], _with_side(right[1], loss=self.loss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,11 @@ class InModule:
     def __call__(self, case: Case, right: Programs) -> Programs:
         module = torch_module(case)
         self.change(module)
-        return right[0], dataclasses.replace(right[1], side=torch_side(case, module))
+        return right[0], _with_side(right[1], module=module)
+
+
+def _with_side(right: TorchProgram, **changes: Any) -> TorchProgram:
+    return dataclasses.replace(right, side=dataclasses.replace(right.side, **changes))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from netparity.diagnosis import diagnose
+from parity_tests.alexnet.diagnosis import others
 from parity_tests.faults import probe
 from parity_tests.faults.bench import LEVELS, Bench, Finding, bench, changed, feed, first_failure, judged, single_layers
 from parity_tests.faults.network import NETWORK
@@ -72,7 +73,7 @@ def plant(on: Bench, fault: Fault) -> dict[str, Any]:
     found = fault.plant(on.case, on.right)
     pieces = changed(found, on.right)
     failure = first_failure(one for level in LEVELS if level.pieces & pieces for one in level.judge(on, found))
-    diagnosis = None if failure is None else diagnose(failure, on.pair(found), found, on.seed)
+    diagnosis = None if failure is None else diagnose(failure, on.pair(found), others(*found))
     return _row(fault, fault.plant.side, failure, diagnosis)
 
 

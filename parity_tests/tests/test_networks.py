@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from netparity import bounds
+from netparity import bounds, levels
 from netparity.levels import Pair
 from parity_tests.alexnet import data as data_level
-from parity_tests.alexnet import suite, trajectory
+from parity_tests.alexnet import trajectory
 from parity_tests.alexnet.networks import Case, make_inputs
 from parity_tests.alexnet.programs import programs
 
@@ -19,7 +19,7 @@ def test_shapes_forward_and_gradients_at_full_width(model):
     jax_program, torch_program = programs(case)
     inputs = make_inputs(case)
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
-    layers, checks, flips = suite.network(pair, ["float64", "float32"])
+    layers, checks, flips = levels.network(pair, ["float64", "float32"])
     assert [row for row in layers if not row.passed] == []
     assert [one for one in checks if not one.passed] == []
     assert len({row.stage for row in layers}) == 20

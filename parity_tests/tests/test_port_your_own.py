@@ -7,7 +7,7 @@ import json
 import pytest
 from torch import nn
 
-from netparity.compare import ConvKernel, DenseKernel, ParityError, Same, finish
+from netparity import ConvKernel, DenseKernel, ParityError, Same, finish
 from parity_tests.examples import vgg
 
 

@@ -1,34 +1,29 @@
-"""Compare networks of your own: a JAX one and a PyTorch one, through the same levels as the AlexNets.
+"""Compares a JAX network with a PyTorch one.
 
-See ``docs/port-your-own.md``. What it needs of each side: in JAX a function that returns its named intermediates, in
-PyTorch the module whose output each of them is, and a table of the parameters' names and layouts.
+It needs three things: in JAX a function that returns its named intermediates, the PyTorch module whose output each
+of them is, and a table of the parameters' names and layouts.
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 from torch import nn
 
+from netparity import jax_side, levels, torch_side
 from netparity.diagnosis import describe
-from netparity.jax_side import Forward, JaxSide, mean_cross_entropy
 from netparity.levels import DTYPES, Pair
-from netparity.measure import ParityError
-from netparity.report import screen as report
+from netparity.report import document, environment, screen
 from netparity.results import Result
 from netparity.table import ConvKernel, DenseKernel, NameTable, Same
-from netparity.torch_side import TorchSide
-from parity_tests.alexnet import suite
-
-__all__ = ["ConvKernel", "DenseKernel", "ParityError", "Result", "Same", "compare", "finish"]
 
 
 def compare(
-    forward: Forward,
+    forward: jax_side.Forward,
     params: Any,
     module: nn.Module,
     table: Mapping[str, Same | ConvKernel | DenseKernel],
@@ -38,15 +33,16 @@ def compare(
     *,
     dropouts: Sequence[str] = (),
     dtypes: Collection[str] = DTYPES,
-    jax_loss: Callable[..., Any] = mean_cross_entropy,
-    torch_loss: Callable[..., Any] | None = None,
+    jax_loss: jax_side.Loss = jax_side.mean_cross_entropy,
+    torch_loss: torch_side.Loss = nn.functional.cross_entropy,
     seed: int = 0,
 ) -> Result:
-    """Shapes, forward pass, loss and gradients of two networks, judged as the AlexNets are.
+    """Compares shapes, forward pass, loss and gradients of two networks.
 
     Args:
-      forward: ``(params, images, key) -> (logits, intermediates)`` in JAX, not jitted; ``key`` is None in evaluation
-        mode. ``intermediates`` is a dictionary in the order of the network, each computed from the one before.
+      forward: ``(params, images, key) -> (logits, intermediates)`` in JAX, hashable and not jitted; ``key`` is None in
+        evaluation mode. ``intermediates`` is a dictionary in the order of the network, each computed from the one
+        before.
       params: the JAX parameters, float32 in nested dictionaries; each parameter's path begins with a stage's name.
       module: the PyTorch network, of images ``[batch, channel, height, width]``.
       table: every parameter of both sides: JAX name (path joined by dots) to `Same`, `ConvKernel` or `DenseKernel`.
@@ -69,22 +65,28 @@ def compare(
         {name: value.shape for name, value in arrays.items()},
         {name: tuple(value.shape) for name, value in module.named_parameters()},
     )
-    torch_side = TorchSide(module, stages, names.to_common, names.from_common, torch_loss)
-    pair = Pair(JaxSide(forward, jax_loss, dropouts), torch_side, arrays, np.float32(images), np.asarray(labels), seed)
+    ours = jax_side.JaxSide(forward, jax_loss, tuple(dropouts))
+    theirs = torch_side.TorchSide(module, stages, names.to_common, names.from_common, torch_loss)
+    pair = Pair(ours, theirs, arrays, np.asarray(images, np.float32), np.asarray(labels), seed)
     result = Result(len(images), images.shape[1:])
-    result.layers, result.checks, result.flips = suite.network(pair, dtypes)
+    result.layers, result.checks, result.flips = levels.network(pair, dtypes)
     if result.failures:
-        result.diagnosis = describe(result.failures[0], pair, None, seed)
+        result.diagnosis = describe(result.failures[0], pair)
     return result
 
 
-def finish(name: str, result: Result, out: pathlib.Path | None = None, seconds: float = 0.0) -> int:
-    """Prints the table, writes ``report.json`` and ``report.html`` into ``out``, and gives the exit code.
+def finish(name: str, result: Result, out: pathlib.Path | None = None) -> int:
+    """Prints the table, and writes ``report.json`` and ``report.html`` into a folder.
+
+    Args:
+      name: of the network, for people.
+      result: what `compare` found.
+      out: the folder; None writes nothing.
 
     Returns:
       0 if parity holds, else 1.
     """
-    print(report.summary(name, result))
+    print(screen.summary(name, result))
     if out is not None:
-        report.write(report.to_dict({name: result}, report.environment({}, seconds)), out)
+        document.write(document.to_dict({name: result}, environment.environment()), out)
     return 0 if result.passed else 1
