@@ -19,14 +19,14 @@ from netparity.diagnosis import describe
 from netparity.levels import DTYPES, Pair
 from netparity.report import document, environment, screen
 from netparity.results import Result
-from netparity.table import ConvKernel, DenseKernel, NameTable, Same
+from netparity.table import Entry, NameTable
 
 
 def compare(
     forward: jax_side.Forward,
     params: Any,
     module: nn.Module,
-    table: Mapping[str, Same | ConvKernel | DenseKernel],
+    table: Mapping[str, Entry],
     stages: Mapping[str, str],
     images: np.ndarray,
     labels: np.ndarray,

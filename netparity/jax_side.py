@@ -1,9 +1,9 @@
 """The JAX side of a comparison: a network's named intermediates and vector-Jacobian products, as NumPy arrays.
 
-The network is taken as it is: its forward function returns its named intermediates, JAX's own trace of it is
+The network is used unchanged. Its forward function returns its named intermediates; JAX's trace of that function is
 evaluated equation by equation, and at each named value a *tap* may record it, perturb it (which gives the gradient of
-an activation) or put another value in its place (which feeds every layer an input of our choice). So a layer in
-isolation is the very equations of the network, with their own gradients.
+an activation) or replace it (which feeds the next layer an input of our choice). So a layer in isolation consists of
+the network's own equations, with their own gradients.
 Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
 """
 
@@ -110,7 +110,7 @@ class JaxSide:
         return Gradients(float(loss), _flat(by_param), by_stage.arrays())
 
     def masks(self, params: Arrays, images: np.ndarray, seed: int | jax.Array) -> Arrays:
-        """What each dropout stage keeps: 1 or 0 of its output's shape, drawn from ``seed`` (or a key)."""
+        """What each dropout stage keeps: uint8 ones and zeros of its output's shape, drawn from a seed or key."""
         shapes = tuple((name, tuple(value.shape)) for name, value in params.items())
         return _run(images.dtype, _masks, self, shapes, images, _key(seed))
 

@@ -1,6 +1,6 @@
 """Levels 1 to 3 of the comparison: shapes, forward pass, loss and gradients of one pair of networks.
 
-It knows nothing of AlexNet: any two sides whose stages form a chain go through it.
+The stages of both networks must form a chain: each is computed from the one before.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def network(pair: Pair, dtypes: Collection[str] = DTYPES) -> tuple[list[StageRes
       ParityError: if the two sides' stages or parameters have different names.
     """
     checks = list(shapes(pair))
-    if failures([*checks]):
+    if failures(checks):
         return [], checks, []
     truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
     alone = layers(pair, feed(truth, pair.seed), dtypes)

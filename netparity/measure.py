@@ -1,8 +1,8 @@
 """How far two arrays, or two sets of named arrays, are apart.
 
 Every error is relative to the scale of the true values (their largest magnitude), so that it means the same for a
-fresh network's logits of 0.03 as for a gradient of 1e-6. Nothing is averaged or summed with signs, and what is not
-finite is an infinite error, on whichever side it stands.
+fresh network's logits of 0.03 as for a gradient of 1e-6. Nothing is averaged or summed with signs, and a value that
+is not finite, on either side, is an infinite error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class ParityError(Exception):
-    """Two sides that cannot be compared at all; lists every name or shape that does not match."""
+    """Two sides cannot be compared; the message lists every name or shape that does not match."""
 
 
 @dataclasses.dataclass(frozen=True)

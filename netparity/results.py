@@ -1,9 +1,10 @@
-"""What a comparison finds: rows and checks, in the order in which they were made."""
+"""What a comparison finds: stages in isolation and other checks, in the order in which they were made."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from netparity import bounds
@@ -70,7 +71,7 @@ class Check:
     Attributes:
       level: ``"shapes"``, ``"forward"``, ``"gradients"``, ``"optimizer"``, ``"training"``, ``"data"`` or
         ``"initialisers"``.
-      stage: what it is about: a stage of the network, ``"loss"``, ``"normalisation"`` …
+      stage: what it checks: a stage of the network, ``"loss"``, ``"normalisation"`` …
       name: for people.
       dtype: ``"float64"``, ``"float32"`` or None.
       error, limit: None where there is no number.
@@ -110,7 +111,7 @@ def reported(level: str, stage: str, name: str, error: float, dtype: str, note: 
     return Check(level, stage, name, True, dtype, error, None, False, note)
 
 
-def failures(found: list[StageResult | Check]) -> list[StageResult | Check]:
+def failures(found: Iterable[StageResult | Check]) -> list[StageResult | Check]:
     """What did not pass, in order."""
     return [one for one in found if not one.passed]
 

@@ -1,4 +1,8 @@
-"""Which PyTorch parameter each JAX parameter is, and how its layout turns."""
+"""Matches the parameters of both sides, and turns one side's layout into the other's.
+
+The common layout is JAX's. Each kind of entry turns a PyTorch array into it (``to_common``) and back
+(``from_common``).
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,9 @@ class DenseKernel:
     """A dense layer's kernel: PyTorch's ``[out, in]`` is JAX's ``[in, out]``.
 
     Attributes:
-      flattened: ``(height, width, channels)`` of the feature map that is flattened into its input, if one is: PyTorch
-        flattens it channel by channel, JAX row by row.
+      torch: PyTorch's name.
+      flattened: ``(height, width, channels)`` of the feature map that is flattened into the layer's input; None if
+        there is none. PyTorch flattens it channel by channel, JAX row by row.
     """
 
     torch: str
@@ -62,6 +67,9 @@ class DenseKernel:
         return array.reshape(h, w, c, -1).transpose(3, 2, 0, 1).reshape(-1, h * w * c)
 
 
+Entry = Same | ConvKernel | DenseKernel
+
+
 class NameTable:
     """The parameters of both sides, matched one to one.
 
@@ -71,12 +79,12 @@ class NameTable:
       torch: the PyTorch parameters' shapes, by PyTorch's name.
 
     Raises:
-      ParityError: listing every entry that is missing, not wanted or misshapen.
+      ParityError: listing every entry that is missing, superfluous or misshapen.
     """
 
     def __init__(
         self,
-        entries: Mapping[str, Same | ConvKernel | DenseKernel],
+        entries: Mapping[str, Entry],
         jax: Mapping[str, tuple[int, ...]],
         torch: Mapping[str, tuple[int, ...]],
     ):
@@ -104,16 +112,14 @@ class NameTable:
         return {e.torch: np.ascontiguousarray(e.from_common(arrays[n])) for n, e in self._entries.items()}
 
 
-def _misshapen(
-    name: str, entry: Same | ConvKernel | DenseKernel, jax: tuple[int, ...], torch: tuple[int, ...]
-) -> list[str]:
+def _misshapen(name: str, entry: Entry, jax: tuple[int, ...], torch: tuple[int, ...]) -> list[str]:
     wanted_ndim = {ConvKernel: 4, DenseKernel: 2}.get(type(entry))
     if wanted_ndim is not None and len(torch) != wanted_ndim:
         return [f"{name}: {type(entry).__name__} takes {wanted_ndim} axes, PyTorch's {entry.torch} has {list(torch)}"]
-    flattened = getattr(entry, "flattened", None)
+    flattened = entry.flattened if isinstance(entry, DenseKernel) else None
     if flattened is not None and math.prod(flattened) != torch[1]:
-        return [f"{name}: a flattened {list(flattened)} has not the {torch[1]} inputs of {entry.torch}"]
-    turned = entry.to_common(np.broadcast_to(np.float32(0), torch)).shape
+        return [f"{name}: {entry.torch} has {torch[1]} inputs, which is not a flattened {list(flattened)}"]
+    turned = entry.to_common(np.broadcast_to(np.zeros((), np.float32), torch)).shape
     if turned != jax:
         return [f"{name}: JAX has {list(jax)}, PyTorch's {entry.torch} gives {list(turned)}"]
     return []

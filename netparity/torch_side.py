@@ -1,7 +1,7 @@
 """The PyTorch side of a comparison: named intermediates and vector-Jacobian products, as NumPy arrays.
 
-The network is taken as it is: forward hooks on its named modules record, perturb or replace each output, so a layer
-in isolation is the module itself. Everything is handed over in the common layout, which is JAX's.
+The network is used unchanged: forward hooks on its named modules record, perturb or replace each output, so a layer
+in isolation is the module itself. All arrays are in the common layout, which is JAX's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TorchSide:
       to_common: arrays by PyTorch's parameter names to arrays by common name and layout.
       from_common: its inverse.
       loss: ``(logits, labels) -> scalar``.
-      device: where it is computed; what is handed over lies in NumPy arrays all the same.
+      device: where it is computed; arguments and results are NumPy arrays in any case.
 
     Raises:
       ParityError: listing every stage whose module is not there.
@@ -94,7 +94,7 @@ class TorchSide:
         return seen
 
     def forward(self, params: Arrays, images: np.ndarray, masks: Arrays | None = None) -> Arrays:
-        """Every intermediate, in order; in training mode with dropout ``masks``, else in evaluation mode."""
+        """Every intermediate, in order: in training mode if there are dropout ``masks``, else in evaluation mode."""
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ class TorchSide:
 
     @contextlib.contextmanager
     def masked(self, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Inside, the dropouts of the module in training mode keep what ``masks`` says, scaled by their own rate."""
+        """Inside, dropouts in training mode keep what ``masks`` says, scaled by their own rate."""
         with self._hooked(lambda name, value: value, masks):
             yield
 
@@ -168,8 +168,9 @@ class TorchSide:
         self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
     ) -> torch.Tensor:
         """The logits of the module in training mode with ``masks``, else in evaluation mode."""
+        buffers = {name: value.clone().to(images.device) for name, value in self.module.named_buffers()}
         with _mode(self.module, masks is not None), self._hooked(tap, masks or {}):
-            return torch.func.functional_call(self.module, weights, (images,))
+            return torch.func.functional_call(self.module, {**buffers, **weights}, (images,))
 
     @contextlib.contextmanager
     def _hooked(self, tap: Tap, masks: Mapping[str, np.ndarray]) -> Iterator[None]:

@@ -1,1 +1,1 @@
-"""What a comparison found: as text, JSON and one HTML page."""
+"""What a comparison found, as a table on the screen, a JSON file and an HTML page."""

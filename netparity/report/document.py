@@ -15,13 +15,18 @@ from netparity.results import Result, StageResult
 
 
 def to_dict(results: Mapping[str, Result], env: dict[str, Any]) -> dict[str, Any]:
-    """The object of ``report.json``."""
+    """The object of ``report.json``.
+
+    Args:
+      results: by the network's name.
+      env: what `netparity.report.environment.environment` returns, and more.
+    """
     models = {name: model(result) for name, result in results.items()}
     return {"passed": all(m["passed"] for m in models.values()), "environment": env, "models": models}
 
 
 def text(whole: Mapping[str, Any]) -> str:
-    """What ``report.json`` holds; a number that is not finite is refused, so it is written as null."""
+    """The text of ``report.json``. JSON has no infinity and no NaN: such a number becomes null."""
     return json.dumps(_finite(whole), indent=1, allow_nan=False) + "\n"
 
 
@@ -34,7 +39,7 @@ def _finite(value: Any) -> Any:
 
 
 def write(whole: Mapping[str, Any], out: pathlib.Path) -> str:
-    """Writes ``report.json`` and ``report.html`` into a folder, made if need be; gives the former's text."""
+    """Writes ``report.json`` and ``report.html`` into a folder, which is made if need be; returns the JSON text."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(text(whole))
     html.write_html(json.loads(text(whole)), out / "report.html")
@@ -42,6 +47,7 @@ def write(whole: Mapping[str, Any], out: pathlib.Path) -> str:
 
 
 def model(result: Result) -> dict[str, Any]:
+    """What ``report.json`` holds of one network."""
     track = result.trajectory
     float64 = [row.float64_error for row in result.layers if row.float64_error is not None]
     float64 += [

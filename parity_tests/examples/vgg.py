@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as fnn
 import jax
@@ -19,8 +21,8 @@ class FlaxVGG(fnn.Module):
     """Four convolutions and two dense layers; returns its logits and what it computed on the way, by name."""
 
     @fnn.compact
-    def __call__(self, x, train=False):
-        seen = {}
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen: dict[str, jax.Array] = {}
         for i, features in enumerate((8, 8, 16, 16), start=1):
             conv = fnn.Conv(features, (3, 3), padding=1, precision="highest", name=f"conv{i}")
             x = seen[f"conv{i}"] = conv(x)
@@ -50,7 +52,7 @@ def torch_vgg() -> nn.Sequential:
 
 
 # Every parameter: JAX's name, and PyTorch's name and layout.
-TABLE = {
+TABLE: dict[str, Same | ConvKernel | DenseKernel] = {
     **{f"conv{i}.kernel": ConvKernel(f"conv{i}.weight") for i in (1, 2, 3, 4)},
     **{f"conv{i}.bias": Same(f"conv{i}.bias") for i in (1, 2, 3, 4)},
     "hidden.kernel": DenseKernel("dense1.weight", flattened=(3, 4, 16)),  # height, width, channels
@@ -67,11 +69,15 @@ STAGES = {
 }  # fmt: skip
 
 
-def compared(table=TABLE, module: nn.Module | None = None, stages=STAGES) -> Result:
+def compared(
+    table: Mapping[str, Same | ConvKernel | DenseKernel] = TABLE,
+    module: nn.Module | None = None,
+    stages: Mapping[str, str] = STAGES,
+) -> Result:
     """The comparison of the two."""
     network = FlaxVGG()
 
-    def forward(params, images, key):
+    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
         rngs = {} if key is None else {"dropout": key}
         return network.apply({"params": params}, images, train=key is not None, rngs=rngs)
 

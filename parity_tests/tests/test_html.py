@@ -1,4 +1,4 @@
-"""The page, from a made-up report: nothing in here was measured."""
+"""The page, made from a made-up report."""
 
 from __future__ import annotations
 
@@ -12,139 +12,19 @@ import pytest
 
 from netparity.report.charts import LogScale, Series, decades, dot_chart, line_chart
 from netparity.report.html import write_html
-
-_STAGES = (
-    *("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3", "relu3", "conv4", "relu4", "conv5", "relu5"),
-    *("pool3", "fc1", "relu6", "drop1", "fc2", "relu7", "drop2", "fc3"),
-)
-_U = 2.0**-24
-
-
-def _layer(stage: str, quantity: str, n: int) -> dict[str, Any]:
-    exact = n == 1
-    scale = 0.0 if exact else math.sqrt(n) * _U
-    return {
-        "stage": stage,
-        "quantity": quantity,
-        "shape": [8, 8, 8, 256],
-        "float64_error": scale * 1e-9 / 3,
-        "float64_cumulative_error": scale * 1e-9 if quantity == "output" else None,
-        "float32_jax_max": 0.31 * scale,
-        "float32_torch_max": 0.22 * scale,
-        "float32_jax_rms": 0.031 * scale,
-        "float32_torch_rms": 0.027 * scale,
-        "contraction_length": n,
-        "bound": 4 * math.sqrt(n) * _U,
-        "passed": True,
-    }
-
-
-def _model() -> dict[str, Any]:
-    layers = []
-    for i, stage in enumerate(_STAGES):
-        affine = stage[:2] in ("co", "fc")
-        n = 27 * (i + 1) ** 2 if affine else 1
-        layers += [_layer(stage, "output", n), _layer(stage, "vjp_input", n + 9 if affine else 1)]
-        if affine:
-            layers += [_layer(stage, "vjp_kernel", 2048), _layer(stage, "vjp_bias", 512)]
-    steps = list(range(1, 101))
-    table = [
-        {
-            "name": f"synthetic fault {i}",
-            "trap": "a trap made up for this page",
-            "side": "jax" if i % 2 else "torch",
-            "expected_stage": _STAGES[i % 20],
-            "found_stage": _STAGES[i % 20],
-            "caught": True,
-            "located": True,
-            "diagnosis": "kernel transposed" if i % 3 else None,
-        }
-        for i in range(42)
-    ]
-    checks = [
-        {
-            "level": level,
-            "name": f"{level} of everything",
-            "dtype": dtype,
-            "error": 3e-16 if dtype == "float64" else 0.02,
-            "limit": 1e-12 if dtype == "float64" else None,
-            "judged": dtype != "float32",
-            "passed": True,
-            "note": "made up",
-        }
-        for level in ("shapes", "forward", "gradients", "optimizer", "training", "data", "initialisers")
-        for dtype in ("float64", "float32", None)
-    ]
-    return {
-        "passed": True,
-        "width": 1.0,
-        "batch_size": 8,
-        "image_shape": [32, 32, 3],
-        "steps": 100,
-        "float64_max_relative_error": 4.1e-15,
-        "float32_error_ratio_jax_over_torch": 1.37,
-        "trajectory_float64_max_relative_error": 3.2e-15,
-        "layers": layers,
-        "checks": checks,
-        "flips": [{"stage": "relu3", "side": "jax", "count": 2, "of": 24576}],
-        "trajectory": {
-            "steps": steps,
-            "float64_difference": [0.0, *(2e-16 * s**0.6 for s in steps[1:])],
-            "float32_difference": [1e-7 * s**1.5 for s in steps],
-            "controls": [[f * 1e-7 * s**1.5 for s in steps] for f in (0.6, 0.8, 1.3)],
-            "ratio": 0.77,
-            "limit": 10.0,
-            "passed": True,
-        },
-        "faults": {
-            "planted": 42,
-            "caught": 42,
-            "located": 42,
-            "false_alarms": 0,
-            "right_programs": 20,
-            "table": table,
-            "changes_nothing": [{"name": "synthetic change", "reason": "made up: it commutes"}],
-        },
-    }
-
-
-def synthetic_report() -> dict[str, Any]:
-    """A made-up report of the agreed form, in which all holds."""
-    models = {"cifar10": _model(), "paper": _model()}
-    models["paper"] |= {"image_shape": [224, 224, 3], "batch_size": 2}
-    return {
-        "passed": True,
-        "environment": {
-            "versions": {"python": "3.11.2", "jax": "0.0.0", "torch": "0.0.0"},
-            "devices": {"jax": "cpu: made up", "torch": "cpu (2 threads)"},
-            "cpu": "a made-up processor",
-            "cores": 2,
-            "precision": {"jax": "highest", "torch": "TF32 off"},
-            "arguments": {"model": "all", "steps": 100},
-            "seconds": 1234.5,
-        },
-        "models": models,
-    }
-
-
-def failing_report() -> dict[str, Any]:
-    """The same with one failure of each kind, all in the first network."""
-    report = synthetic_report()
-    model = report["models"]["cifar10"]
-    report["passed"] = model["passed"] = False
-    model["layers"][4] |= {"passed": False, "float32_jax_max": 0.004}
-    model["checks"][3] |= {"passed": False, "error": float("nan")}
-    model["trajectory"] |= {"passed": False, "ratio": 31.0}
-    model["faults"] |= {"caught": 41, "located": 40, "false_alarms": 1}
-    model["faults"]["table"][30] |= {"caught": False, "located": False, "found_stage": None}
-    model["faults"]["table"][31] |= {"located": False, "found_stage": "fc3"}
-    return report
+from parity_tests.tests.synthetic import failing_report, synthetic_report
 
 
 def _page(report: dict[str, Any], tmp_path: Any) -> ET.Element:
     path = tmp_path / "report.html"
     write_html(report, path)
     return ET.fromstring(path.read_text(encoding="utf-8"))  # well-formed, or it would raise
+
+
+def _first(element: ET.Element, path: str) -> ET.Element:
+    found = element.find(path)
+    assert found is not None
+    return found
 
 
 def _words(element: ET.Element) -> str:
@@ -168,7 +48,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 
 def test_the_verdict_comes_first(tmp_path):
-    holds, fails = (_words(_page(r, tmp_path).find("body/section")) for r in (synthetic_report(), failing_report()))
+    holds, fails = (_words(_first(_page(r, tmp_path), "body/section")) for r in (synthetic_report(), failing_report()))
     assert holds.startswith("Parity holds")
     assert fails.startswith("Parity fails")
     for reason in (
@@ -266,10 +146,14 @@ def test_the_axis_is_logarithmic_and_zero_is_no_small_number():
 
 def test_marks_lie_where_their_values_are():
     series = Series("float32", "jax")
-    rows = [("small", True, {"float32": 1e-7}), ("large", False, {"float32": 1e-5}), ("none", True, {"float32": None})]
+    rows: list[tuple[str, bool, dict[str, float | None]]] = [
+        ("small", True, {"float32": 1e-7}),
+        ("large", False, {"float32": 1e-5}),
+        ("none", True, {"float32": None}),
+    ]
     svg = ET.fromstring(dot_chart("a chart", rows, (series,), (-8, -4)))
     marks = [e for e in svg.iter("path") if e.get("class") == "mark circle jax"]
-    small, large = (float(re.match(r"M([\d.]+)", mark.get("d")).group(1)) for mark in marks)
+    small, large = (float(mark.attrib["d"].removeprefix("M").split()[0]) for mark in marks)
     assert large - small == pytest.approx(376 / 2, abs=0.2)  # two of four decades
     assert [_words(mark) for mark in marks] == ["small: float32 1.0e-07", "large: float32 1.0e-05"]
     assert "✗ large" in _words(svg)
@@ -278,8 +162,8 @@ def test_marks_lie_where_their_values_are():
 def test_a_line_has_a_point_for_every_step():
     series = Series("a <line>", "jax", "line")
     svg = ET.fromstring(line_chart("lines", [1, 2, 3], [(series, [0.0, 1e-9, 1e-7])]))
-    line = svg.find("polyline")
-    points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
+    line = _first(svg, "polyline")
+    points = [tuple(map(float, p.split(","))) for p in line.attrib["points"].split()]
     assert len(points) == 3
     assert points[0][1] > points[1][1] > points[2][1]  # zero at the foot, the largest on top
     with pytest.raises(ValueError, match="zip"):

@@ -25,7 +25,7 @@ def test_differences_of_both_signs_do_not_cancel():
 
 
 def test_one_unit_in_the_last_place_is_one_ulp():
-    truth = np.float32([1.5, 1.0])
+    truth = np.array([1.5, 1.0], np.float32)
     assert error(np.nextafter(truth, np.float32(2)), truth).ulps == 1
 
 

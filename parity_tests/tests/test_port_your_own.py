@@ -24,6 +24,7 @@ def test_a_mistake_in_the_table_is_located_and_explained(capsys):
     wrong = {**vgg.TABLE, "hidden.kernel": DenseKernel("dense1.weight")}  # as if nothing had been flattened
     result = vgg.compared(wrong)
     assert finish("vgg", result) == 1
+    assert result.diagnosis is not None
     assert "first diverging stage: hidden (output)" in result.diagnosis
     assert "flatten order" in result.diagnosis
 
@@ -33,6 +34,7 @@ def test_another_network_is_located():
     module.conv3 = nn.Conv2d(8, 16, 3, padding=1, padding_mode="replicate")
     result = vgg.compared(module=module)
     assert not result.passed
+    assert result.diagnosis is not None
     assert "first diverging stage: conv3" in result.diagnosis
     assert "the edge repeated" in result.diagnosis
 
@@ -56,7 +58,7 @@ def test_every_entry_that_does_not_fit_is_listed():
         "conv3.weight: named by 2 entries",
         "conv2.kernel: JAX has [3, 3, 8, 8], PyTorch's conv3.weight gives [3, 3, 8, 16]",
         "logits.bias: JAX has [10], PyTorch's dense1.bias gives [32]",
-        "hidden.kernel: a flattened [4, 4, 16] has not the 192 inputs of dense1.weight",
+        "hidden.kernel: dense1.weight has 192 inputs, which is not a flattened [4, 4, 16]",
     ):
         assert part in message
 

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from parity_tests.pages import readme_tables
-from parity_tests.tests.test_html import failing_report, synthetic_report
+from parity_tests.tests.synthetic import failing_report, synthetic_report
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from netparity.jax_side import JaxSide
+from netparity.jax_side import JaxSide, mean_cross_entropy
 from netparity.measure import ParityError, max_error
 from netparity.torch_side import TorchSide
 from parity_tests.alexnet import networks
@@ -63,8 +66,79 @@ def test_float64_stays_inside():
         JaxSide(_forward).forward({"a.kernel": PARAMS["a.kernel"].astype(float)}, IMAGES.astype(float))["a"].dtype
         == np.float64
     )
-    assert not jax.config.jax_enable_x64
+    assert not jax.config.read("jax_enable_x64")
     assert jnp.zeros(1).dtype == np.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counted:
+    """`_forward`, which counts in ``traces`` how often JAX traces it; equal to another of the same name."""
+
+    name: str
+    traces: list[str] = dataclasses.field(compare=False)
+
+    def __call__(self, params, images, key):
+        self.traces.append("training" if key is not None else "evaluation")
+        return _forward(params, images, key)
+
+
+def test_equal_sides_share_one_compiled_program():
+    traces: list[str] = []
+    first = JaxSide(_Counted("shared", traces)).forward(PARAMS, IMAGES)
+    for _ in range(2):
+        again = JaxSide(_Counted("shared", traces)).forward(PARAMS, IMAGES)
+        assert max_error(again, first) == 0
+    assert traces == ["evaluation"]
+
+
+def test_another_dtype_or_mode_is_another_program_and_compiles_once():
+    traces: list[str] = []
+    side = JaxSide(_Counted("by dtype and mode", traces))
+    double = {"a.kernel": PARAMS["a.kernel"].astype(float)}
+    for _ in range(2):
+        assert side.forward(PARAMS, IMAGES)["b"].dtype == np.float32
+        assert side.forward(double, IMAGES.astype(float))["b"].dtype == np.float64
+        assert side.gradients(PARAMS, IMAGES, np.array([0, 1])).activations["b"].dtype == np.float32
+        assert list(side.forward(PARAMS, IMAGES, seed=1)) == ["a", "b"]
+    assert traces == ["evaluation", "evaluation", "evaluation", "training"]
+
+
+def test_sides_of_another_loss_are_not_equal():
+    labels = np.array([0, 1])
+    once = JaxSide(_forward).gradients(PARAMS, IMAGES, labels).loss
+    twice = JaxSide(_forward, lambda z, y: 2 * mean_cross_entropy(z, y)).gradients(PARAMS, IMAGES, labels).loss
+    assert twice == pytest.approx(2 * once)
+
+
+def _forward_with_noise(params, images, key):
+    """Has a stage in training that evaluation has not, and another order of its names."""
+    x = images.reshape(images.shape[0], -1) @ params["a"]["kernel"]
+    if key is None:
+        return x, {"a": x}
+    noisy = x * (jax.random.uniform(key, x.shape) < 0.5)
+    return noisy, {"a": x, "Noise": noisy}
+
+
+@pytest.mark.parametrize("training_first", [True, False])
+def test_training_may_have_other_stages_than_evaluation(training_first):
+    def forward(params, images, key):  # a network of its own each time: nothing is compiled yet
+        return _forward_with_noise(params, images, key)
+
+    side, expected = JaxSide(forward, dropouts=("Noise",)), {False: ["a"], True: ["a", "Noise"]}
+    for training in (training_first, not training_first, training_first):
+        seed = 3 if training else None
+        assert list(side.forward(PARAMS, IMAGES, seed)) == expected[training]
+        assert list(side.gradients(PARAMS, IMAGES, np.array([0, 1]), seed).activations) == expected[training]
+        fed = {name: np.ones((2, 3), np.float32) for name in expected[training]}
+        assert list(side.isolated(PARAMS, IMAGES, fed, fed, seed).outputs) == expected[training]
+    evaluation = side.forward(PARAMS, IMAGES)["a"]
+    np.testing.assert_allclose(evaluation, IMAGES.reshape(2, -1) @ PARAMS["a.kernel"], rtol=1e-6)
+
+
+def test_a_stage_that_is_fed_nothing_is_refused():
+    fed = {"a": np.ones((2, 3), np.float32)}
+    with pytest.raises(ParityError, match=r"has the stages a, Noise in training, and is fed a:"):
+        JaxSide(_forward_with_noise, dropouts=("Noise",)).isolated(PARAMS, IMAGES, fed, fed, 3)
 
 
 def test_masks_are_those_that_training_draws():
@@ -92,6 +166,25 @@ def test_layers_that_work_in_place_are_seen_as_they_were():
     fed = {name: value.copy() for name, value in seen.items()}
     found = side.isolated(params, np.ones((1, 2, 2, 3), np.float32), fed, seen)
     assert max_error(found.outputs, seen) == 0
+
+
+def test_a_module_keeps_its_weights_its_buffers_and_the_mode_of_each_part():
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5))
+    module.train()
+    module[1].eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    side = TorchSide(module, {"a": "0", "b": "1", "c": "2"}, lambda x: x, lambda x: x)
+    params = {name: np.full(value.shape, 2, np.float32) for name, value in module.named_parameters()}
+    images, labels = np.ones((1, 2, 2, 3), np.float32), np.zeros((1, 2, 2), np.int64)
+    masks = {"c": np.ones((1, 2, 2, 2), np.uint8)}
+    side.shapes(params, images, {})
+    side.forward(params, images)
+    side.gradients(params, images, labels, masks)
+    assert [part.training for part in module] == [True, False, True]
+    assert module.training
+    for name, value in module.state_dict().items():
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name]), name
 
 
 def test_a_module_that_is_not_there_is_named():
