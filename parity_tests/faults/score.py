@@ -8,7 +8,18 @@ from typing import Any
 from netparity.diagnosis import diagnose
 from parity_tests.alexnet.diagnosis import others
 from parity_tests.faults import probe
-from parity_tests.faults.bench import LEVELS, Bench, Finding, bench, changed, feed, first_failure, judged, single_layers
+from parity_tests.faults.bench import (
+    LEVELS,
+    Bench,
+    Finding,
+    bench,
+    changed,
+    feed,
+    first_failure,
+    judged,
+    one_thread,
+    single_layers,
+)
 from parity_tests.faults.network import NETWORK
 from parity_tests.faults.planting import Fault
 from parity_tests.faults.training import CHANGES_NOTHING, TRAINING
@@ -22,6 +33,7 @@ def catalogue(model: str, *, own_only: bool = False) -> list[Fault]:
     return [fault for fault in chosen if len(fault.models) == 1] if own_only else chosen
 
 
+@one_thread()
 def score(
     model: str,
     faults: list[Fault] | None = None,
