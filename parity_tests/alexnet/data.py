@@ -83,7 +83,8 @@ def normalisation(jax_program: JaxProgram, torch_program: TorchProgram, images: 
     every_byte = np.stack([np.roll(np.arange(256, dtype=np.uint8), 85 * c) for c in range(3)], -1).reshape(1, 16, 16, 3)
     pixels = np.concatenate([np.broadcast_to(every_byte, (2, 16, 16, 3)), images.images[:14, :16, :16]])
     half = np.full(3, 0.5, np.float32)
-    for name, mean, std in (("half", half, half), ("dataset", *(np.float32(s) for s in ours))):
+    dataset = [np.asarray(statistic, np.float32) for statistic in ours]
+    for name, mean, std in (("half", half, half), ("dataset", dataset[0], dataset[1])):
         truth = (pixels / np.float64(255) - mean.astype(np.float64)) / std.astype(np.float64)
         for side, found in (
             ("JAX", jax_program.normalize(pixels, mean, std)),

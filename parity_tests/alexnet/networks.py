@@ -102,10 +102,13 @@ def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
 def torch_module(case: Case) -> torch_models.AlexNet:
     """The reference network; where its feature map is not the published one, fc1 takes what there is."""
     module = torch_models.build(case.model, case.num_classes, case.input_channels, case.width)
-    h, w = case.feature_hw
-    linear = module.fc1[1]
-    if linear.in_features != h * w * module.conv5[0].out_channels:
-        module.fc1[1] = type(linear)(h * w * module.conv5[0].out_channels, linear.out_features)
+    conv, linear = module.conv5[0], module.fc1[1]
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(linear, nn.Linear)
+    height, width = case.feature_hw
+    features = height * width * conv.out_channels
+    if linear.in_features != features:
+        module.fc1[1] = nn.Linear(features, linear.out_features)
     return module
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 from jaxalex.data import stats
 from jaxalex.networks import initializers
@@ -82,8 +82,9 @@ def torch_evaluate(module: nn.Module, images: torch.Tensor, labels: torch.Tensor
 
 def _default_init(name: str, weight: torch.Tensor, bias: torch.Tensor) -> None:
     """What ``nn.Conv2d`` and ``nn.Linear`` start with, from PyTorch's own layers."""
-    out, fan_in = weight.shape[0], weight[0].numel()
-    layer = nn.Conv2d(*weight.shape[1::-1], weight.shape[2:]) if weight.ndim == 4 else nn.Linear(fan_in, out)
+    out, into = weight.shape[:2]
+    kernel = tuple(weight.shape[2:])
+    layer: Any = nn.Conv2d(into, out, kernel) if kernel else nn.Linear(into, out)  # type: ignore[arg-type]
     weight.copy_(layer.weight)
     bias.copy_(layer.bias)
 

@@ -237,8 +237,7 @@ def run(
     found: dict[str, list[dict[str, Any]]] = {"float64": [], "float32": []}
     checks = []
     for dtype in dtypes:
-        controls = 3 if dtype == "float32" else 0
-        for row in lockstep(jax_program, torch_program, params, data, dtype, settings, controls):
+        for row in lockstep(jax_program, torch_program, params, data, dtype, settings, 3 if dtype == "float32" else 0):
             found[dtype].append(row)
             progress(f"{dtype} step {row['step']} of {len(data)}: {row['parameters']:.1e}")
     if found["float64"]:

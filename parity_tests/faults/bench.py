@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,12 +96,12 @@ class Level:
 
 def changed(found: Programs, right: Programs) -> set[str]:
     """The names of the pieces in which two programs differ from the right ones."""
-    return {
-        field.name
-        for ours, wanted in zip(found, right, strict=True)
-        for field in dataclasses.fields(wanted)
-        if getattr(ours, field.name) != getattr(wanted, field.name)
-    }
+
+    def of(ours: Any, wanted: Any) -> set[str]:
+        names = [field.name for field in dataclasses.fields(wanted)]
+        return {name for name in names if getattr(ours, name) != getattr(wanted, name)}
+
+    return of(found[0], right[0]) | of(found[1], right[1])
 
 
 def judged(pair: Pair, fed: Fed) -> Iterator[Finding]:

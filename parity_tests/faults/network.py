@@ -83,7 +83,7 @@ def _rounded(bits: int) -> Any:
     return Rounded.apply
 
 
-def _windows(m: nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
+def _windows(m: Any, x: torch.Tensor) -> torch.Tensor:
     return x.unfold(2, m.kernel_size, m.stride).unfold(3, m.kernel_size, m.stride)
 
 
@@ -100,7 +100,7 @@ class _Reordered(nn.Sequential):
     """Dropout before the dense layer, under the same parameter names."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flatten, linear, relu, drop = self
+        flatten, linear, relu, drop = self.children()
         return relu(linear(drop(flatten(x))))
 
 

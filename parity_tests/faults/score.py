@@ -53,7 +53,9 @@ def score(
     """
     faults = catalogue(model) if faults is None else faults
     first = bench(model)
-    benches = {None: first, **{size: bench(model, image_hw=size) for fault in faults if (size := fault.image_hw)}}
+    benches: dict[tuple[int, int] | None, Bench] = {None: first}
+    for size in {fault.image_hw: None for fault in faults}:
+        benches.setdefault(size, first if size is None else bench(model, image_hw=size))
     rows = []
     for number, fault in enumerate(faults, start=1):
         progress(f"{model}: fault {number} of {len(faults)}: {fault.name}")
