@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from torch import nn
 
 from jaxalex import convert, models
 from jaxalex.networks.tables import Dropout, feature_hw

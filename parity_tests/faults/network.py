@@ -111,7 +111,8 @@ def _with_pad(name: str, *pad: int) -> Any:
 def _replace(name: str, new: nn.Module) -> Any:
     def change(module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")
-        module.get_submodule(parent)[int(child)] = new
+        block: Any = module.get_submodule(parent)
+        block[int(child)] = new
 
     return InModule(change)
 

@@ -21,9 +21,10 @@ DIAGNOSES = [
 
 def representatives() -> list[Fault]:
     """Of the CIFAR-10 network's faults one for each trap, for each way to plant and for each known diagnosis."""
-    chosen, seen = [], set()
+    chosen: list[Fault] = []
+    seen: set[object] = set()
     for fault in catalogue("cifar10"):
-        kinds: set[object] = {fault.trap, type(fault.plant), *(name for name, _ in DIAGNOSES if name == fault.name)}
+        kinds = {fault.trap, type(fault.plant), *(name for name, _ in DIAGNOSES if name == fault.name)}
         if not kinds <= seen:
             chosen.append(fault)
             seen |= kinds

@@ -59,7 +59,7 @@ def test_a_trajectory_and_the_metrics_leave_the_reference_as_it_was():
     module, params = torch_program.side.module, make_inputs(case).params
     images = data.load_digits().splits
     module.eval()
-    module.fc1.train()  # a mode of its own, which one switch of the whole would not bring back
+    module.get_submodule("fc1").train()  # a mode of its own, which one switch of the whole would not bring back
     modes = [part.training for part in module.modules()]
     before = {name: value.clone() for name, value in module.state_dict().items()}
     batches = trajectory.batches(images.train.images[:8], images.train.labels[:8], 4, 2)
