@@ -78,12 +78,12 @@ class JaxSide:
         """Shape of every stage's output; nothing is computed."""
         key = jax.random.key(0) if train else None
         with jax.enable_x64(images.dtype == np.float64):
-            trace = _trace(self.apply, _nested(params), images, key)
-        return {name: tuple(var.aval.shape) for name, var in zip(trace.names, trace.stages, strict=True)}
+            seen = _forward.eval_shape(self.apply, _nested(params), images, key)
+        return {name: tuple(value.shape) for name, value in zip(seen.names, seen.values, strict=True)}
 
     def forward(self, params: Arrays, images: np.ndarray, seed: int | None = None) -> Arrays:
         """Every intermediate, in order; ``seed`` is that of dropout, None for evaluation mode."""
-        return _run(images.dtype, _forward, self, _nested(params), images, _key(seed)).arrays()
+        return _run(images.dtype, _forward, self.apply, _nested(params), images, _key(seed)).arrays()
 
     def isolated(
         self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, seed: int | None = None
@@ -100,19 +100,19 @@ class JaxSide:
           ParityError: if ``inputs`` are not those of the network's stages in this mode.
         """
         args = (_nested(params), images, inputs, cotangents, _key(seed))
-        seen, vjp_inputs, vjp_params = _run(images.dtype, _isolated, self, *args)
+        seen, vjp_inputs, vjp_params = _run(images.dtype, _isolated, self.apply, *args)
         return Isolated(seen.arrays(), vjp_inputs.arrays(), _flat(vjp_params))
 
     def gradients(self, params: Arrays, images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> Gradients:
         """The loss of a batch, and its gradient in every parameter and every activation."""
         args = (_nested(params), images, labels.astype(np.int32), _key(seed))
-        loss, by_param, by_stage = _run(images.dtype, _gradients, self, *args)
+        loss, by_param, by_stage = _run(images.dtype, _gradients, self.apply, self.loss, *args)
         return Gradients(float(loss), _flat(by_param), by_stage.arrays())
 
     def masks(self, params: Arrays, images: np.ndarray, seed: int | jax.Array) -> Arrays:
         """What each dropout stage keeps: uint8 ones and zeros of its output's shape, drawn from a seed or key."""
         shapes = tuple((name, tuple(value.shape)) for name, value in params.items())
-        return _run(images.dtype, _masks, self, shapes, images, _key(seed))
+        return _run(images.dtype, _masks, self.apply, self.dropouts, shapes, images, _key(seed))
 
 
 @jax.tree_util.register_dataclass
@@ -138,19 +138,19 @@ def _run(dtype: np.dtype, program: Callable[..., Any], *args: Any) -> Any:
         return jax.tree.map(np.asarray, program(*args))
 
 
-@functools.partial(jax.jit, static_argnames="side")
-def _forward(side: JaxSide, params: Any, images: Any, key: Any) -> _ByStage:
+@functools.partial(jax.jit, static_argnames="apply")
+def _forward(apply: Forward, params: Any, images: Any, key: Any) -> _ByStage:
     seen: dict[str, jax.Array] = {}
-    trace = _trace(side.apply, params, images, key)
+    trace = _trace(apply, params, images, key)
     trace.run(_record(seen), params, images, key)
     return _ByStage.of(trace.names, seen)
 
 
-@functools.partial(jax.jit, static_argnames="side")
+@functools.partial(jax.jit, static_argnames="apply")
 def _isolated(
-    side: JaxSide, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any
+    apply: Forward, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any
 ) -> tuple[_ByStage, _ByStage, Any]:
-    trace = _trace(side.apply, params, images, key)
+    trace = _trace(apply, params, images, key)
     names = trace.names
     if set(names) != set(inputs):
         raise ParityError(
@@ -175,21 +175,29 @@ def _isolated(
     return _ByStage.of(names, seen), _ByStage(names, vjp_inputs), vjp_params
 
 
-@functools.partial(jax.jit, static_argnames="side")
-def _gradients(side: JaxSide, params: Any, images: Any, labels: Any, key: Any) -> tuple[jax.Array, Any, _ByStage]:
-    trace = _trace(side.apply, params, images, key)
+@functools.partial(jax.jit, static_argnames=("apply", "loss"))
+def _gradients(
+    apply: Forward, loss: Loss, params: Any, images: Any, labels: Any, key: Any
+) -> tuple[jax.Array, Any, _ByStage]:
+    trace = _trace(apply, params, images, key)
 
-    def loss(params: Any, added: dict[str, jax.Array]) -> jax.Array:
+    def loss_with(params: Any, added: dict[str, jax.Array]) -> jax.Array:
         logits = trace.run(lambda name, value: value + added[name], params, images, key)
-        return side.loss(logits, labels)
+        return loss(logits, labels)
 
     zeros = {name: jnp.zeros(v.aval.shape, v.aval.dtype) for name, v in zip(trace.names, trace.stages, strict=True)}
-    value, (by_param, by_stage) = jax.value_and_grad(loss, argnums=(0, 1))(params, zeros)
+    value, (by_param, by_stage) = jax.value_and_grad(loss_with, argnums=(0, 1))(params, zeros)
     return value, by_param, _ByStage.of(trace.names, by_stage)
 
 
-@functools.partial(jax.jit, static_argnames=("side", "shapes"))
-def _masks(side: JaxSide, shapes: tuple[tuple[str, tuple[int, ...]], ...], images: Any, key: Any) -> Any:
+@functools.partial(jax.jit, static_argnames=("apply", "dropouts", "shapes"))
+def _masks(
+    apply: Forward,
+    dropouts: tuple[str, ...],
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    images: Any,
+    key: Any,
+) -> Any:
     params = _nested({name: jnp.zeros(shape, images.dtype) for name, shape in shapes})
     seen: dict[str, jax.Array] = {}
 
@@ -197,8 +205,8 @@ def _masks(side: JaxSide, shapes: tuple[tuple[str, tuple[int, ...]], ...], image
         seen[name] = value
         return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
 
-    _trace(side.apply, params, images, key).run(tap, params, images, key)
-    return {name: (seen[name] != 0).astype(jnp.uint8) for name in side.dropouts}
+    _trace(apply, params, images, key).run(tap, params, images, key)
+    return {name: (seen[name] != 0).astype(jnp.uint8) for name in dropouts}
 
 
 @dataclasses.dataclass(frozen=True)

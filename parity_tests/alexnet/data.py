@@ -18,7 +18,7 @@ from jaxalex.training.state import TrainState
 from netparity import bounds
 from netparity.measure import Arrays, error
 from netparity.results import Check, check
-from parity_tests.alexnet.networks import nested
+from parity_tests.alexnet.networks import nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 from parity_tests.alexnet.trajectory import SnappedNetwork, snapped
 from torch_ref import data as torch_data
@@ -83,7 +83,8 @@ def normalisation(jax_program: JaxProgram, torch_program: TorchProgram, images: 
     every_byte = np.stack([np.roll(np.arange(256, dtype=np.uint8), 85 * c) for c in range(3)], -1).reshape(1, 16, 16, 3)
     pixels = np.concatenate([np.broadcast_to(every_byte, (2, 16, 16, 3)), images.images[:14, :16, :16]])
     half = np.full(3, 0.5, np.float32)
-    for name, mean, std in (("half", half, half), ("dataset", *(np.float32(s) for s in ours))):
+    dataset = [np.asarray(statistic, np.float32) for statistic in ours]
+    for name, mean, std in (("half", half, half), ("dataset", dataset[0], dataset[1])):
         truth = (pixels / np.float64(255) - mean.astype(np.float64)) / std.astype(np.float64)
         for side, found in (
             ("JAX", jax_program.normalize(pixels, mean, std)),
@@ -114,12 +115,10 @@ def metrics(
             image_hw=image_hw,
         )
         ours = jax_program.evaluate(state, placement.place(ImageSet(pixels, labels), half.sharding))
-    side = torch_program.side
-    module = side.module.double()
-    module.load_state_dict({k: torch.from_numpy(v.astype(np.float64)) for k, v in side.from_common(params).items()})
+    module = trainable(torch_program.side, params, "float64").module
     x = snapped(np.asarray(jax_program.normalize(pixels, half, half))).astype(np.float64)
     x_torch = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    loss, accuracy = torch_program.evaluate(module, x_torch, torch.from_numpy(labels).long(), side.loss)
+    loss, accuracy = torch_program.evaluate(module, x_torch, torch.from_numpy(labels).long(), torch_program.side.loss)
     note = f"{len(labels)} images, the last batch partial"
     for name, a, b in (("loss", ours.loss, loss), ("accuracy", ours.accuracy, accuracy)):
         yield check("data", "metrics", name, error(np.array(a), np.array(b)).max, bounds.FLOAT64_LIMIT, note=note)

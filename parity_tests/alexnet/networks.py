@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 from torch import nn
 
 from jaxalex import convert, models
-from jaxalex.networks.tables import feature_hw
+from jaxalex.networks.tables import Dropout, feature_hw
 from jaxalex.training import steps
 from netparity.jax_side import JaxSide
 from netparity.measure import Arrays
@@ -74,24 +76,40 @@ def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return sums["loss"] / sums["count"]
 
 
-def jax_side(case: Case, network: Any = None, loss: Any = mean_loss) -> JaxSide:
-    """The product's network, with its own loss. ``network`` stands in for it where a fault is planted."""
-    network = jax_network(case) if network is None else network
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """The forward pass of a Flax network in the form that netparity takes; equal ones share compiled programs.
 
-    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+    Attributes:
+      network: has Flax's ``apply`` and a table of ``layers``.
+      capture: whether to return every intermediate. Without them, as in training, the network may compute its layers
+        in another order, and the logits stand in for the intermediates.
+    """
+
+    network: Any
+    capture: bool = True
+
+    def __call__(self, params: Any, images: jax.Array, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
         rngs = {} if key is None else {"dropout": key}
-        return network.apply({"params": params}, images, train=key is not None, capture=True, rngs=rngs)
+        out = self.network.apply({"params": params}, images, train=key is not None, capture=self.capture, rngs=rngs)
+        return out if self.capture else (out, {"fc3": out})
 
-    return JaxSide(forward, loss, dropouts=("drop1", "drop2"))
+
+def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
+    """A network of the family, or what stands in for one where a fault is planted, with the product's own loss."""
+    return JaxSide(Forward(network), loss, tuple(row.name for row in network.layers if isinstance(row, Dropout)))
 
 
 def torch_module(case: Case) -> torch_models.AlexNet:
     """The reference network; where its feature map is not the published one, fc1 takes what there is."""
     module = torch_models.build(case.model, case.num_classes, case.input_channels, case.width)
-    h, w = case.feature_hw
-    linear = module.fc1[1]
-    if linear.in_features != h * w * module.conv5[0].out_channels:
-        module.fc1[1] = type(linear)(h * w * module.conv5[0].out_channels, linear.out_features)
+    conv, linear = module.conv5[0], module.fc1[1]
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(linear, nn.Linear)
+    height, width = case.feature_hw
+    features = height * width * conv.out_channels
+    if linear.in_features != features:
+        module.fc1[1] = nn.Linear(features, linear.out_features)
     return module
 
 
@@ -105,23 +123,30 @@ def torch_stages() -> dict[str, str]:
     }
 
 
-def torch_side(
-    case: Case,
-    module: Any = None,
-    stages: dict[str, str] | None = None,
-    loss: Any = nn.functional.cross_entropy,
-    device: str = "cpu",
-) -> TorchSide:
-    """The reference, with its own loss. ``module`` stands in for it where a fault is planted."""
+def torch_side(case: Case, device: str = "cpu") -> TorchSide:
+    """The reference, with its own loss."""
     feature_hw = case.feature_hw
     return TorchSide(
-        (torch_module(case) if module is None else module).to(device),
-        torch_stages() if stages is None else stages,
+        torch_module(case).to(device),
+        torch_stages(),
         to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
         from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),
-        loss=loss,
         device=device,
     )
+
+
+def trainable(side: TorchSide, params: Arrays, dtype: str) -> TorchSide:
+    """A copy of a side whose module holds ``params`` in ``dtype``, to be trained or evaluated as it is.
+
+    Args:
+      side: left as it is; its module may be shared.
+      params: by common name.
+      dtype: ``"float64"`` or ``"float32"``, of the module.
+    """
+    module = copy.deepcopy(side.module)
+    arrays = {name: torch.from_numpy(np.array(value, dtype)) for name, value in side.from_common(params).items()}
+    module.load_state_dict(arrays, assign=True)
+    return dataclasses.replace(side, module=module.to(side.device).requires_grad_(True))
 
 
 def flat(params: convert.Params) -> Arrays:

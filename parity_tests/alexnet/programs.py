@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 from jaxalex.data import stats
 from jaxalex.networks import initializers
@@ -29,7 +29,7 @@ class JaxProgram:
 
     Attributes:
       network: the Flax module.
-      side: the network and its loss, to be compared.
+      loss: ``(logits, labels) -> scalar``.
       normalize: ``(uint8 [b, h, w, c], mean, std) -> float32``.
       statistics: ``uint8 [n, h, w, c] -> (mean, std)`` by channel.
       sgd: ``(learning rate or schedule, momentum, weight_decay, nesterov) -> optax transformation``.
@@ -39,13 +39,18 @@ class JaxProgram:
     """
 
     network: Any
-    side: JaxSide
+    loss: Callable[..., Any] = networks.mean_loss
     normalize: Callable[..., Any] = steps.normalize
     statistics: Callable[..., Any] = stats.channel_statistics
     sgd: Callable[..., Any] = optim.sgd
     train_step: Callable[..., Any] = steps.train_step
     evaluate: Callable[..., Any] = epochs.evaluate
     schemes: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(initializers.SCHEMES))
+
+    @property
+    def side(self) -> JaxSide:
+        """The network and its loss, to be compared."""
+        return networks.jax_side(self.network, self.loss)
 
 
 def torchvision_normalize(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -64,6 +69,10 @@ def torch_sgd(params: Iterable[torch.Tensor], lr: float, momentum: float, weight
     return torch.optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
+def torch_rate(schedule: Schedule, step: int) -> float:
+    return float(schedule(step))
+
+
 def torch_evaluate(module: nn.Module, images: torch.Tensor, labels: torch.Tensor, loss: Any) -> tuple[float, float]:
     """Mean loss and accuracy in percent over every sample, in batches of 100 whose last may be smaller."""
     batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=100)
@@ -73,8 +82,9 @@ def torch_evaluate(module: nn.Module, images: torch.Tensor, labels: torch.Tensor
 
 def _default_init(name: str, weight: torch.Tensor, bias: torch.Tensor) -> None:
     """What ``nn.Conv2d`` and ``nn.Linear`` start with, from PyTorch's own layers."""
-    out, fan_in = weight.shape[0], weight[0].numel()
-    layer = nn.Conv2d(*weight.shape[1::-1], weight.shape[2:]) if weight.ndim == 4 else nn.Linear(fan_in, out)
+    out, into = weight.shape[:2]
+    kernel = tuple(weight.shape[2:])
+    layer: Any = nn.Conv2d(into, out, kernel) if kernel else nn.Linear(into, out)  # type: ignore[arg-type]
     weight.copy_(layer.weight)
     bias.copy_(layer.bias)
 
@@ -116,14 +126,11 @@ class TorchProgram:
     normalize: Callable[..., Any] = torchvision_normalize
     statistics: Callable[..., Any] = torch_statistics
     sgd: Callable[..., Any] = torch_sgd
-    rate: Callable[[Schedule, int], float] = lambda schedule, step: float(schedule(step))
+    rate: Callable[[Schedule, int], float] = torch_rate
     evaluate: Callable[..., Any] = torch_evaluate
     schemes: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(TORCH_SCHEMES))
 
 
 def programs(case: Case, torch_device: str = "cpu") -> tuple[JaxProgram, TorchProgram]:
     """The right pair for a case; JAX's side runs on its default device."""
-    network = networks.jax_network(case)
-    return JaxProgram(network, networks.jax_side(case, network)), TorchProgram(
-        networks.torch_side(case, device=torch_device)
-    )
+    return JaxProgram(networks.jax_network(case)), TorchProgram(networks.torch_side(case, device=torch_device))

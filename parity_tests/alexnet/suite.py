@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import trajectory
 from parity_tests.alexnet.diagnosis import others
 from parity_tests.alexnet.initialisers import initialisers
-from parity_tests.alexnet.networks import Case, make_inputs, mean_loss
+from parity_tests.alexnet.networks import Case, Forward, make_inputs
 from parity_tests.alexnet.optimizer import optimizer
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram, programs
 
@@ -28,16 +27,11 @@ NARROW = 0.0625
 
 
 def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: Pair) -> list[Check]:
-    """The network as it is trained, without intermediates, where it may compute them in another order."""
-
-    def forward(params: Any, images: Any, key: Any) -> Any:
-        rngs = {} if key is None else {"dropout": key}
-        logits = jax_program.network.apply({"params": params}, images, train=key is not None, rngs=rngs)
-        return logits, {"fc3": logits}
-
+    """The network as it is trained, without intermediates, where it may compute its layers in another order."""
     images = pair.images.astype(np.float64)
     params, masks = pair.params_as("float64"), pair.masks("float64")
-    ours = JaxSide(forward, mean_loss).gradients(params, images, pair.labels, pair.seed)
+    forward = Forward(jax_program.network, capture=False)
+    ours = JaxSide(forward, jax_program.loss).gradients(params, images, pair.labels, pair.seed)
     theirs = torch_program.side.gradients(params, images, pair.labels, masks)
     found = [("loss", "loss", np.array(ours.loss), np.array(theirs.loss))]
     found += [

@@ -8,20 +8,19 @@ elsewhere, and what the compiler makes of that division differs by a rounding fr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch
 
 from jaxalex.training.state import TrainState
 from netparity import bounds
 from netparity.measure import Arrays, require_same_names
 from netparity.results import Check, Trajectory, check
-from parity_tests.alexnet.networks import flat, nested
+from parity_tests.alexnet.networks import flat, nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
 MEAN_STD = np.full(3, 0.5, np.float32)
@@ -74,27 +73,35 @@ class SnappedNetwork:
         return self.network.apply(variables, snapped(images), **kwargs)
 
 
-class JaxRun:
-    """The product's training, step by step; ``like`` shares the compiled program of another run."""
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """An optimizer of optax as a value: equal ones share compiled training steps, as two made by optax never do."""
 
-    def __init__(
-        self,
-        program: JaxProgram,
-        params: Arrays,
-        dtype: str,
-        settings: Settings,
-        image_hw: Any,
-        like: JaxRun | None = None,
-    ):
+    sgd: Callable[..., optax.GradientTransformation]
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+
+    def _made(self) -> optax.GradientTransformation:
+        return self.sgd(self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=False)
+
+    def init(self, params: Any) -> Any:
+        return self._made().init(params)
+
+    def update(self, grads: Any, state: Any, params: Any) -> Any:
+        return self._made().update(grads, state, params)
+
+
+class JaxRun:
+    """The product's training, step by step."""
+
+    def __init__(self, program: JaxProgram, params: Arrays, dtype: str, settings: Settings, image_hw: tuple[int, int]):
         self._program, self._x64 = program, dtype == "float64"
         with jax.enable_x64(self._x64):
-            tx = program.sgd(
-                settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay, nesterov=False
-            )
             self.state = TrainState.create(
                 apply_fn=SnappedNetwork(program.network),
                 params=jax.tree.map(lambda x: jnp.array(x, dtype), nested(params)),
-                tx=like.state.tx if like else tx,
+                tx=Optimizer(program.sgd, settings.learning_rate, settings.momentum, settings.weight_decay),
                 mean=jnp.asarray(MEAN_STD),
                 std=jnp.asarray(MEAN_STD),
                 image_hw=image_hw,
@@ -127,12 +134,8 @@ class TorchRun:
     """The reference's training, step by step."""
 
     def __init__(self, program: TorchProgram, params: Arrays, dtype: str, settings: Settings):
-        self._side = program.side
-        self._module = program.side.module.to(getattr(torch, dtype))
-        arrays = {name: torch.from_numpy(np.array(v, dtype)) for name, v in program.side.from_common(params).items()}
-        self._module.load_state_dict(arrays, assign=True)
-        self._module.to(program.side.device)
-        self._module.requires_grad_(True)
+        self._side = trainable(program.side, params, dtype)
+        self._module = self._side.module
         self._optimizer = program.sgd(
             self._module.parameters(), settings.learning_rate, settings.momentum, settings.weight_decay, False
         )
@@ -181,21 +184,19 @@ def lockstep(
     dtype: str,
     settings: Settings,
     controls: int = 0,
-    like: JaxRun | None = None,
 ) -> Iterator[dict[str, Any]]:
     """After every step: how far the two programs are apart, and how far each control is from the JAX one.
 
     A control is the JAX program with every parameter moved by one unit in the last place, up or down at random.
-    ``like`` is a run whose compiled program is shared.
 
     Yields:
       ``{"step", "parameters", "loss", "controls": [..]}``, and ``"velocity"`` at the last step.
     """
     params = {name: value.astype(dtype) for name, value in params.items()}
     image_hw = data[0].images.shape[1:3]
-    ours = JaxRun(jax_program, params, dtype, settings, image_hw, like)
+    ours = JaxRun(jax_program, params, dtype, settings, image_hw)
     theirs = TorchRun(torch_program, params, dtype, settings)
-    others = [JaxRun(jax_program, perturbed(params, seed), dtype, settings, image_hw, ours) for seed in range(controls)]
+    others = [JaxRun(jax_program, perturbed(params, seed), dtype, settings, image_hw) for seed in range(controls)]
     for step, batch in enumerate(data):
         masks = ours.masks(batch, step, params, dtype)
         images = snapped(np.asarray(jax_program.normalize(batch.images[: batch.count], MEAN_STD, MEAN_STD)))
@@ -236,8 +237,7 @@ def run(
     found: dict[str, list[dict[str, Any]]] = {"float64": [], "float32": []}
     checks = []
     for dtype in dtypes:
-        controls = 3 if dtype == "float32" else 0
-        for row in lockstep(jax_program, torch_program, params, data, dtype, settings, controls):
+        for row in lockstep(jax_program, torch_program, params, data, dtype, settings, 3 if dtype == "float32" else 0):
             found[dtype].append(row)
             progress(f"{dtype} step {row['step']} of {len(data)}: {row['parameters']:.1e}")
     if found["float64"]:

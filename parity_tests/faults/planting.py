@@ -1,21 +1,30 @@
-"""What a planted fault is, and the means to plant one in a copy of one side."""
+"""What a planted fault is: one value that says where a mistake is made and how."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from jaxalex.networks.alexnet import AlexNet
 from jaxalex.networks.tables import Flatten
-from parity_tests.alexnet import networks
-from parity_tests.alexnet.networks import Case
+from parity_tests.alexnet.networks import Case, torch_module
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
 Programs = tuple[JaxProgram, TorchProgram]
+
+
+class Plant(Protocol):
+    """Where and how a mistake is made."""
+
+    @property
+    def side(self) -> str:
+        """``"jax"`` or ``"torch"``."""
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        """The two programs with the mistake in one of them; ``right`` is left as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,111 +34,109 @@ class Fault:
     Attributes:
       name: what was done.
       trap: the kind of mistake, for grouping.
-      side: ``"jax"`` or ``"torch"``, where it is planted.
-      stage: where a right check finds it first; by model where that differs.
-      plant: gives the pair with the mistake in one of them.
+      stage: where a right check finds it first.
+      plant: where and how it is made.
       models: the networks it is planted in.
       image_hw: where the published image size hides it, one that shows it.
     """
 
     name: str
     trap: str
-    side: str
-    stage: str | dict[str, str]
-    plant: Callable[[Case, Programs], Programs]
+    stage: str
+    plant: Plant
     models: tuple[str, ...] = ("cifar10", "paper")
     image_hw: tuple[int, int] | None = None
 
-    def stage_of(self, model: str) -> str:
-        return self.stage if isinstance(self.stage, str) else self.stage[model]
+
+@dataclasses.dataclass(frozen=True)
+class InTorch:
+    """Other pieces in the PyTorch program: ``InTorch({"statistics": …})``."""
+
+    pieces: Mapping[str, Any]
+    side = "torch"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return right[0], dataclasses.replace(right[1], **self.pieces)
 
 
-def in_module(
-    change: Callable[[Any], None], stages: dict[str, str] | None = None
-) -> Callable[[Case, Programs], Programs]:
-    """A fault in a fresh copy of the PyTorch network; ``stages`` are modules that it moves."""
+@dataclasses.dataclass(frozen=True)
+class InJax:
+    """Other pieces in the JAX program: ``InJax({"sgd": …})``."""
 
-    def plant(case: Case, right: Programs) -> Programs:
-        module = networks.torch_module(case)
-        change(module)
-        side = networks.torch_side(case, module, {**networks.torch_stages(), **(stages or {})})
-        return right[0], dataclasses.replace(right[1], side=side)
+    pieces: Mapping[str, Any]
+    side = "jax"
 
-    return plant
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return dataclasses.replace(right[0], **self.pieces), right[1]
 
 
-def in_layer(name: str, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> Callable[[Case, Programs], Programs]:
-    """A fault in one PyTorch module: ``forward(module, x)`` in place of its own."""
+@dataclasses.dataclass(frozen=True)
+class InTorchLoss:
+    """Another loss in the PyTorch program: ``(logits, labels) -> scalar``."""
 
-    def change(module: nn.Module) -> None:
-        layer = module.get_submodule(name)
-        layer.forward = lambda x: forward(layer, x)
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    side = "torch"
 
-    return in_module(change)
-
-
-def in_torch(**pieces: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in other pieces of the PyTorch program."""
-    return lambda case, right: (right[0], dataclasses.replace(right[1], **pieces))
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return right[0], _with_side(right[1], loss=self.loss)
 
 
-def in_jax(**pieces: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in other pieces of the JAX program."""
-    return lambda case, right: (dataclasses.replace(right[0], **pieces), right[1])
+@dataclasses.dataclass(frozen=True)
+class InModule:
+    """A change made in place to a PyTorch network of its own."""
+
+    change: Callable[[Any], None]
+    side = "torch"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        module = torch_module(case)
+        self.change(module)
+        return right[0], _with_side(right[1], module=module)
 
 
-def in_torch_loss(loss: Any) -> Callable[[Case, Programs], Programs]:
-    """Another loss on the PyTorch side."""
-    return lambda case, right: (
-        right[0],
-        dataclasses.replace(right[1], side=networks.torch_side(case, loss=loss)),
-    )
+def _with_side(right: TorchProgram, **changes: Any) -> TorchProgram:
+    return dataclasses.replace(right, side=dataclasses.replace(right.side, **changes))
 
 
-def in_jax_loss(loss: Any) -> Callable[[Case, Programs], Programs]:
-    """Another loss on the JAX side."""
-    return lambda case, right: (dataclasses.replace(right[0], side=networks.jax_side(case, loss=loss)), right[1])
+@dataclasses.dataclass(frozen=True)
+class InLayer:
+    """One module of the PyTorch network (``"conv2.0"``) with ``forward(module, x)`` in place of its own."""
+
+    module: str
+    forward: Callable[[Any, torch.Tensor], torch.Tensor]
+    side = "torch"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return InModule(self._change)(case, right)
+
+    def _change(self, network: nn.Module) -> None:
+        layer = network.get_submodule(self.module)
+        # A class of its own, not an attribute: a copy of the layer then computes with the copy's weights.
+        layer.__class__ = type(type(layer).__name__, (type(layer),), {"forward": self.forward})
 
 
-def in_jax_table(**changes: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in the JAX network's table of layers: ``conv1={"padding": 0}``."""
+@dataclasses.dataclass(frozen=True)
+class InTable:
+    """Rows of the JAX network's table changed: ``InTable({"conv1": {"padding": 0}})``."""
 
-    def plant(case: Case, right: Programs) -> Programs:
+    rows: Mapping[str, Mapping[str, Any]]
+    side = "jax"
+
+    def __call__(self, case: Case, right: Programs) -> Programs:
         network = right[0].network
         layers = tuple(
-            layer if isinstance(layer, Flatten) else dataclasses.replace(layer, **changes.get(layer.name, {}))
-            for layer in network.layers
+            row if isinstance(row, Flatten) else dataclasses.replace(row, **self.rows.get(row.name, {}))
+            for row in network.layers
         )
-        return _with_network(case, right, network.clone(layers=layers))
-
-    return plant
+        return dataclasses.replace(right[0], network=network.clone(layers=layers)), right[1]
 
 
-def in_jax_class(network_class: type[AlexNet]) -> Callable[[Case, Programs], Programs]:
-    """A fault in a method of the JAX network: a subclass of `AlexNet` stands in for it."""
+@dataclasses.dataclass(frozen=True)
+class InNetwork:
+    """What stands in for the JAX network: ``change(network)`` gives something with the same ``apply``."""
 
-    def plant(case: Case, right: Programs) -> Programs:
-        network = right[0].network
-        return _with_network(case, right, network_class(network.layers, network.num_classes, network.width))
+    change: Callable[[Any], Any]
+    side = "jax"
 
-    return plant
-
-
-class Altered:
-    """A Flax network whose parameters are altered on the way in."""
-
-    def __init__(self, network: Any, params: Any):
-        self._network, self._params = network, params
-        self.layers, self.num_classes = network.layers, network.num_classes
-
-    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._network.apply({"params": self._params(variables["params"])}, *args, **kwargs)
-
-
-def in_jax_network(params: Any) -> Callable[[Case, Programs], Programs]:
-    """A fault in the JAX network's parameters: see `Altered`."""
-    return lambda case, right: _with_network(case, right, Altered(right[0].network, params))
-
-
-def _with_network(case: Case, right: Programs, network: Any) -> Programs:
-    return dataclasses.replace(right[0], network=network, side=networks.jax_side(case, network)), right[1]
+    def __call__(self, case: Case, right: Programs) -> Programs:
+        return dataclasses.replace(right[0], network=self.change(right[0].network)), right[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 from typing import Any
 
@@ -22,6 +23,38 @@ _CHANNELS = 64  # a root mean square over fewer numbers says little
 _ALPHA, _BETA, _K, _N = 0.1, 0.75, 2.0, 5  # alpha as Krizhevsky et al. 2012 mean it, not divided by n
 
 
+@dataclasses.dataclass(frozen=True)
+class ProbeFault:
+    """A mistake on the PyTorch side of the probe.
+
+    Attributes:
+      name, trap, stage: as in `parity_tests.faults.planting.Fault`.
+      pool: what stands in pool1's place.
+      alpha: of lrn1, which PyTorch divides by the number of channels that it sums over.
+    """
+
+    name: str
+    trap: str
+    stage: str
+    pool: type[nn.MaxPool2d] = nn.MaxPool2d
+    alpha: float = _ALPHA * _N
+
+
+class _ZeroPadded(nn.MaxPool2d):
+    """Zeros stand around the map, and win over what is negative."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.max_pool2d(nn.functional.pad(x, (1, 1, 1, 1)), 3, 2)
+
+
+_RIGHT = ProbeFault("none", "", "")
+FAULTS = (
+    ProbeFault("a padded pool over negative values padded with zeros", "pooling's padding value", "pool1",
+               pool=_ZeroPadded),
+    ProbeFault("LRN's alpha not divided by n where PyTorch divides it", "LRN's alpha", "lrn1", alpha=_ALPHA),
+)  # fmt: skip
+
+
 def _forward(params: Any, images: jax.Array, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
     del key
     seen = {}
@@ -40,20 +73,12 @@ def _forward(params: Any, images: jax.Array, key: jax.Array | None) -> tuple[jax
     return logits, seen
 
 
-class _ZeroPadded(nn.MaxPool2d):
-    """The fault: zeros stand around the map, and win over what is negative."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.max_pool2d(nn.functional.pad(x, (1, 1, 1, 1)), 3, 2)
-
-
-def pair(seed: int = 0, zero_padded: bool = False, alpha: float = _ALPHA * _N) -> Pair:
-    """The right pair, or one with a fault on the PyTorch side (whose LRN divides its alpha by n)."""
-    pool = _ZeroPadded(3, 2, 1) if zero_padded else nn.MaxPool2d(3, 2, 1)
+def pair(seed: int = 0, fault: ProbeFault = _RIGHT) -> Pair:
+    """The right pair, or one with a fault on the PyTorch side."""
     layers = [
         ("conv1", nn.Conv2d(3, _CHANNELS, 3, padding=1)),
-        ("pool1", pool),
-        ("lrn1", nn.LocalResponseNorm(_N, alpha, _BETA, _K)),
+        ("pool1", fault.pool(3, 2, 1)),
+        ("lrn1", nn.LocalResponseNorm(_N, fault.alpha, _BETA, _K)),
         ("flatten", nn.Flatten()),
         ("fc1", nn.Linear(4 * 5 * _CHANNELS, 4)),
     ]

@@ -142,7 +142,7 @@ def test_a_stage_that_is_fed_nothing_is_refused():
 
 
 def test_masks_are_those_that_training_draws():
-    side, inputs = networks.jax_side(CASE), networks.make_inputs(CASE)
+    side, inputs = networks.jax_side(networks.jax_network(CASE)), networks.make_inputs(CASE)
     masks = side.masks(inputs.params, inputs.images, 5)
     seen = networks.jax_network(CASE).apply(
         {"params": networks.nested(inputs.params)},
