@@ -31,7 +31,8 @@ def normalize(
     """``(image / 255 - mean) / std`` by channel: uint8 ``[…, channel]`` to float32 of the same shape."""
     scale, shift = jnp.broadcast_arrays(1 / std, mean)
     shape = (1,) * (images.ndim - 1) + (-1,)
-    return (jnp.asarray(images, jnp.float32) / 255 - shift.reshape(shape)) * scale.reshape(shape)
+    pixels = images.astype(jnp.float32) / 255
+    return jnp.asarray(pixels - shift.reshape(shape)) * scale.reshape(shape)
 
 
 def network_input(
