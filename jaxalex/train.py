@@ -22,6 +22,14 @@ examples:
   python -m jaxalex.train --resume runs/flax"""
 
 
+def _add(group: Any, field: str, help: str, **options: Any) -> None:
+    """Adds the flag of a field of `TrainConfig`; its help shows the default, and a flag not given sets nothing."""
+    default = getattr(TrainConfig(), field)
+    shown = "" if default is None else f" (default {default})"
+    flag = "--" + field.replace("_", "-")
+    group.add_argument(flag, dest=field, default=argparse.SUPPRESS, help=help + shown, **options)
+
+
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m jaxalex.train",
@@ -29,54 +37,55 @@ def _parser() -> cli.Parser:
         "Without flags: the recipe 'baseline' (batch 32, 20 epochs, SGD 0.01 with momentum 0.9).",
         _EPILOG,
     )
-    defaults = TrainConfig()
+    _add_run_flags(parser)
+    _add_machine_flags(parser)
+    return parser
 
-    def add(group: Any, field: str, help: str, **options: Any) -> None:
-        default = getattr(defaults, field)
-        shown = "" if default is None else f" (default {default})"
-        flag = "--" + field.replace("_", "-")
-        group.add_argument(flag, dest=field, default=argparse.SUPPRESS, help=help + shown, **options)
 
+def _add_run_flags(parser: cli.Parser) -> None:
+    """The flags that decide what is trained, on what and how."""
     group = parser.add_argument_group("what to run")
-    add(group, "recipe", "named set of values; flags override it", choices=tuple(config_lib.RECIPES))
-    add(group, "model", "the network", choices=config_lib.MODELS)
-    add(group, "width", "factor on all hidden channels and units", type=float, metavar="F")
-    add(group, "init", "initialisation of the parameters", choices=config_lib.INITS)
+    _add(group, "recipe", "named set of values; flags override it", choices=tuple(config_lib.RECIPES))
+    _add(group, "model", "the network", choices=config_lib.MODELS)
+    _add(group, "width", "factor on all hidden channels and units", type=float, metavar="F")
+    _add(group, "init", "initialisation of the parameters", choices=config_lib.INITS)
 
     group = parser.add_argument_group("data")
-    add(group, "dataset", "auto: cifar10 if it is on disk, else digits", choices=config_lib.DATASETS)
-    add(
+    _add(group, "dataset", "auto: cifar10 if it is on disk, else digits", choices=config_lib.DATASETS)
+    _add(
         group,
         "data_dir",
         "where CIFAR-10 is, or is downloaded to (default: $JAXALEX_DATA_DIR, else tensorflow-datasets' folder)",
         metavar="DIR",
     )
-    add(
+    _add(
         group,
         "normalize",
         "half: to -1..1; dataset: by the train split's statistics",
         choices=config_lib.NORMALIZATIONS,
     )
-    add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
-    add(group, "limit_eval", "evaluate and test on the first N samples of each set", type=int, metavar="N")
+    _add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
+    _add(group, "limit_eval", "evaluate and test on the first N samples of each set", type=int, metavar="N")
 
     group = parser.add_argument_group("training")
-    add(group, "batch_size", "samples per step", type=int, metavar="N")
-    add(group, "num_epochs", "passes over the train split", type=int, metavar="N")
-    add(group, "learning_rate", "of SGD", type=float, metavar="F")
-    add(group, "momentum", "of SGD", type=float, metavar="F")
-    add(group, "weight_decay", "added to the gradient, as torch.optim.SGD does", type=float, metavar="F")
-    add(group, "seed", "for the split, the parameters, the order of samples and dropout", type=int, metavar="N")
-
-    add(
+    _add(group, "batch_size", "samples per step", type=int, metavar="N")
+    _add(group, "num_epochs", "passes over the train split", type=int, metavar="N")
+    _add(group, "learning_rate", "of SGD", type=float, metavar="F")
+    _add(group, "momentum", "of SGD", type=float, metavar="F")
+    _add(group, "weight_decay", "added to the gradient, as torch.optim.SGD does", type=float, metavar="F")
+    _add(group, "seed", "for the split, the parameters, the order of samples and dropout", type=int, metavar="N")
+    _add(
         group,
         "on_nonfinite",
         "at a loss or gradient that is not finite: stop, or skip the step and count it",
         choices=config_lib.NONFINITE,
     )
 
+
+def _add_machine_flags(parser: cli.Parser) -> None:
+    """The flags that decide where it runs and what it leaves."""
     group = parser.add_argument_group("machine and output")
-    add(group, "device", "auto: a GPU where there is one", choices=config_lib.DEVICES)
+    _add(group, "device", "auto: a GPU where there is one", choices=config_lib.DEVICES)
     group.add_argument(
         "--gpu",
         dest="device",
@@ -85,7 +94,7 @@ def _parser() -> cli.Parser:
         default=argparse.SUPPRESS,
         help="--device gpu",
     )
-    add(
+    _add(
         group,
         "precision",
         "float32: full, on a GPU too; tf32: products rounded to TF32; bfloat16: float32 parameters and loss",
@@ -93,14 +102,13 @@ def _parser() -> cli.Parser:
     )
     parser.add_compilation_cache(group)
     group.add_argument("--workdir", metavar="DIR", help="run folder, new or empty (default: a new one under runs/)")
-    add(group, "checkpoint_every", "also save every N steps, or N minutes (5m), inside an epoch", metavar="N")
-    add(group, "keep", "how many of the last checkpoints to keep, besides the best", type=int, metavar="N")
+    _add(group, "checkpoint_every", "also save every N steps, or N minutes (5m), inside an epoch", metavar="N")
+    _add(group, "keep", "how many of the last checkpoints to keep, besides the best", type=int, metavar="N")
     group.add_argument(
         "--resume",
         metavar="RUN",
         help="go on with the run in this folder; other flags must agree with it, but --num-epochs may grow",
     )
-    return parser
 
 
 def new_workdir(dataset: str) -> pathlib.Path:
