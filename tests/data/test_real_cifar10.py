@@ -74,6 +74,7 @@ def test_binary_form_equals_the_python_form(official, binary_archive):
     assert_same(cifar10.find(binary_archive)(), official)
 
 
+@pytest.mark.slow
 def test_tfds_form_equals_the_published_files(official, binary_archive, tmp_path):
     import tensorflow_datasets as tfds
 

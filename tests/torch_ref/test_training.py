@@ -31,6 +31,7 @@ def test_the_loss_of_a_softmax_cannot_fall_below_its_floor():
     assert nn.CrossEntropyLoss()(perfect, torch.arange(10)).item() == 0
 
 
+@pytest.mark.slow
 def test_it_learns_the_digits():
     torch.manual_seed(0)
     model = models.build("cifar10", width=0.05)
