@@ -61,7 +61,7 @@ def torchvision_normalize(images: np.ndarray, mean: np.ndarray, std: np.ndarray)
 
 def torch_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population standard deviation of each channel, in float64, on the scale where 255 is 1."""
-    pixels = torch.from_numpy(images).reshape(-1, images.shape[-1]).double() / 255
+    pixels = torch.from_numpy(images).reshape(-1, images.shape[-1]).double().div_(255)  # in place: 1.2 GB for CIFAR-10
     return pixels.mean(0).numpy(), pixels.std(0, correction=0).numpy()
 
 
