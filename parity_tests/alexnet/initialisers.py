@@ -13,7 +13,7 @@ from scipy import stats
 from netparity.results import Check
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
-# Chance that a right initialiser is refused, each test; there are a hundred or so of them in a run.
+# The probability that one test refuses a right initialiser; a run makes about a hundred of these tests.
 SIGNIFICANCE = 1e-8
 # A convolution and a dense layer, of different fan-in and, in the 2012 paper's scheme, different biases.
 SHAPES = {"conv2": (5, 5, 8, 512), "fc3": (256, 512)}

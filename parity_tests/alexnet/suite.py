@@ -14,8 +14,7 @@ from netparity.jax_side import JaxSide
 from netparity.levels import DTYPES, Pair
 from netparity.measure import error
 from netparity.results import Check, Result, check
-from parity_tests.alexnet import data as data_level
-from parity_tests.alexnet import trajectory
+from parity_tests.alexnet import data, trajectory
 from parity_tests.alexnet.diagnosis import others
 from parity_tests.alexnet.initialisers import initialisers
 from parity_tests.alexnet.networks import Case, Forward, make_inputs
@@ -67,7 +66,7 @@ def run(
     def say(text: str) -> None:
         progress(f"[{time.perf_counter() - start:5.0f} s] {case.model}: {text}")
 
-    images = data_level.load_images()
+    images = data.load_images()
     result.images = f"{images.splits.name} ({images.splits.source})"
     say(f"images: {result.images}")
     height, width, _ = case.image_shape
@@ -76,7 +75,7 @@ def run(
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
     say("shapes, forward and gradients")
     result.layers, result.checks, result.flips = levels.network(pair, dtypes)
-    if result.failures:  # what comes after would only say the same again
+    if result.failures:  # all later levels would only repeat them
         result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program))
         return result
     if "float64" in dtypes:
@@ -87,17 +86,17 @@ def run(
     say("optimizer")
     result.checks += optimizer(jax_program, torch_program, dtypes)
     say("data and metrics")
-    result.checks += data_level.splits(images)
-    result.checks += data_level.normalisation(jax_program, torch_program, images.splits.train)
+    result.checks += data.splits(images)
+    result.checks += data.normalisation(jax_program, torch_program, images.splits.train)
     narrow = dataclasses.replace(case, width=NARROW, num_classes=10)
-    result.checks += data_level.metrics(
+    result.checks += data.metrics(
         *programs(narrow, torch_device), make_inputs(narrow).params, images.splits.test, (height, width)
     )
     say("initialisers")
     result.checks += initialisers(jax_program, torch_program)
     say(f"trajectory of {steps} steps")
     train = images.splits.train.take(np.arange(min(len(images.splits.train), steps * trajectory_batch)))
-    batches = trajectory.batches(data_level.resized(train.images, height, width), train.labels, trajectory_batch, steps)
+    batches = trajectory.batches(data.resized(train.images, height, width), train.labels, trajectory_batch, steps)
     result.trajectory, checks = trajectory.run(jax_program, torch_program, inputs.params, batches, dtypes, progress=say)
     result.checks += checks
     if result.failures:
@@ -121,6 +120,6 @@ def _oblong(case: Case, torch_device: str) -> list[Check]:
     return [dataclasses.replace(one, name=f"{one.name}, {size}") for one in checks]
 
 
-def _normalised(images: data_level.Images, count: int, height: int, width: int) -> np.ndarray:
-    pixels = data_level.resized(images.splits.train.images[:count], height, width)
+def _normalised(images: data.Images, count: int, height: int, width: int) -> np.ndarray:
+    pixels = data.resized(images.splits.train.images[:count], height, width)
     return ((pixels / 255 - 0.5) / 0.5).astype(np.float32)

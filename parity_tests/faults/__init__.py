@@ -1,1 +1,1 @@
-"""Planted faults: what a check that cannot fail would miss."""
+"""Planted faults: mistakes made on purpose, each of which the comparison must find."""

@@ -1,4 +1,4 @@
-"""Where faults are planted: a narrow pair of right programs, and the levels that look for what was done to them."""
+"""Where faults are planted: a narrow pair of right programs, and the levels of the comparison that look for them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ class Bench:
       right: its programs.
       inputs: parameters and a batch.
       splits: the images that training, normalisation and metrics see.
-      fed: what every stage is fed in isolation, from the right network's truth; so a side that a fault leaves as it is
-        gives the same numbers for every fault.
+      fed: what every stage is fed in isolation: the right network's activations, whatever fault is planted before it.
       seed: of parameters, batch, dropout and cotangents.
     """
 
@@ -105,7 +104,7 @@ def changed(found: Programs, right: Programs) -> set[str]:
 
 
 def judged(pair: Pair, fed: Fed) -> Iterator[Finding]:
-    """All that is judged of a pair of networks, in order; who stops at the first failure computes no more."""
+    """All that is judged of a pair of networks, in order; nothing is computed before it is asked for."""
     yield from single_layers(pair, fed)
     yield from levels.layers(pair, fed, ["float32"])
     truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))

@@ -1,4 +1,4 @@
-"""A small pair of networks for what neither AlexNet has: a padded pool over negative values, and LRN."""
+"""A small pair of networks with what neither AlexNet has: a padded pool over negative values, and LRN."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -72,3 +73,15 @@ def test_a_trajectory_and_the_metrics_leave_the_reference_as_it_was():
     assert {name: value.dtype for name, value in after.items()} == dict.fromkeys(before, torch.float32)
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(value.grad is None for value in module.parameters())
+
+
+def test_runs_of_one_program_share_their_compiled_step():
+    case = Case("cifar10", 1 / 16, num_classes=10)
+    trees = []
+    for seed in range(2):  # each time from programs of their own, as a planted fault leaves them
+        program, _ = programs(case)
+        settings = trajectory.Settings(seed=seed)
+        run = trajectory.JaxRun(program, make_inputs(case, seed).params, "float32", settings, (32, 32))
+        trees.append(jax.tree.structure(run.state))  # what jit knows a program by, beside shapes and dtypes
+    assert trees[0] == trees[1]
+    assert hash(trees[0]) == hash(trees[1])
