@@ -29,7 +29,7 @@ def test_who_imports_whom() -> None:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     result = subprocess.run([*command, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stdout
-    assert "Contracts: 8 kept, 0 broken." in result.stdout
+    assert "kept, 0 broken." in result.stdout
 
 
 def test_the_tests_of_jaxalex_do_without_pytorch() -> None:

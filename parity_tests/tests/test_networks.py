@@ -83,5 +83,4 @@ def test_runs_of_one_program_share_their_compiled_step():
         settings = trajectory.Settings(seed=seed)
         run = trajectory.JaxRun(program, make_inputs(case, seed).params, "float32", settings, (32, 32))
         trees.append(jax.tree.structure(run.state))  # what jit knows a program by, beside shapes and dtypes
-    assert trees[0] == trees[1]
-    assert hash(trees[0]) == hash(trees[1])
+    assert len(set(trees)) == 1
