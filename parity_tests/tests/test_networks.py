@@ -18,18 +18,26 @@ from parity_tests.alexnet.programs import programs
 WIDTHS = [pytest.param(0.25, id="quarter"), pytest.param(1.0, id="full", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("model", ["cifar10", "paper"])
-def test_shapes_forward_and_gradients(model, width):
+# The paper's network takes a minute to compile in both precisions.
+@pytest.mark.parametrize(
+    ("model", "width", "dtypes"),
+    [
+        ("cifar10", 0.25, levels.DTYPES),
+        ("paper", 0.25, ["float64"]),
+        pytest.param("cifar10", 1.0, levels.DTYPES, marks=pytest.mark.slow),
+        pytest.param("paper", 1.0, levels.DTYPES, marks=pytest.mark.slow),
+    ],
+)
+def test_shapes_forward_and_gradients(model, width, dtypes):
     case = Case(model, width, batch_size=2)
     jax_program, torch_program = programs(case)
     inputs = make_inputs(case)
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
-    layers, checks, flips = levels.network(pair, ["float64", "float32"])
+    layers, checks, flips = levels.network(pair, dtypes)
     assert [row for row in layers if not row.passed] == []
     assert [one for one in checks if not one.passed] == []
     assert len({row.stage for row in layers}) == 20
-    assert {one.side for one in flips} == {"jax", "torch"}
+    assert {one.side for one in flips} == ({"jax", "torch"} if "float32" in dtypes else set())
 
 
 @pytest.mark.parametrize("width", WIDTHS)
