@@ -68,10 +68,21 @@ def _cores() -> int:
 
 
 def _cpu() -> str:
-    """The processor's model, as far as the system tells it."""
+    """The processor's model and vector instructions, as far as the system tells them."""
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
         text = ""
     match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
+    name = match.group(1).strip() if match else platform.processor() or platform.machine()
+    return name + _vectors(text)
+
+
+def _vectors(cpuinfo: str) -> str:
+    """What rounding and speed depend on besides the model's name.
+
+    >>> _vectors("flags : fpu sse2 avx avx2 avx512f avx512_bf16"), _vectors("flags : fpu sse2 avx avx2"), _vectors("")
+    (' with AVX-512', ' with AVX2', '')
+    """
+    flags = set(cpuinfo.split())
+    return " with AVX-512" if "avx512f" in flags else " with AVX2" if "avx2" in flags else ""

@@ -122,7 +122,11 @@ def _score(report: Mapping[str, Any]) -> str:
     environment = report["environment"]
     versions = ", ".join(f"{v} {environment['versions'][v]}" for v in _VERSIONS if v in environment["versions"])
     machine = f"{environment['cpu']}, {environment['cores']} cores; {versions}"
-    devices = ", ".join(f"{side} on {device}" for side, device in environment["devices"].items())
+    # The processor is named already.
+    devices = ", ".join(
+        f"{side} on {device.split(':')[0]}" if device.startswith("cpu") else f"{side} on {device}"
+        for side, device in environment["devices"].items()
+    )
     verdict = "Parity holds." if report["passed"] else "**Parity fails.**"
     return f"{verdict} Planted faults: {'; '.join(scores) or 'not run'}. Measured on {machine}; {devices}."
 
