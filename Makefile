@@ -15,8 +15,8 @@ PYTEST = $(PY) -m pytest --numprocesses 2 --dist loadfile
 .PHONY: help setup train test test-all bench lint clean
 
 help:
-	@echo "make train     train on the embedded digits (about 3 minutes on two cores)"
-	@echo "make test      every kind of check at least once"
+	@echo "make train     train on the embedded digits (1 to 2 minutes on two cores)"
+	@echo "make test      every kind of check at least once (less than 10 minutes)"
 	@echo "make test-all  every test: full width, all seeds, all faults"
 	@echo "make bench     measure speed beside PyTorch (three quarters of an hour; the machine must be quiet)"
 	@echo "make lint      formatter, linter, type checker, and who may import whom"
