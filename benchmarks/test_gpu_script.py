@@ -17,9 +17,10 @@ _SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 
 
 def _run(arguments: Sequence[object], folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    # From another folder, and without tensorflow-datasets, as on a GPU host.
+    # From another folder, and without what a GPU host may lack.
     (folder / "absent").mkdir(exist_ok=True)
-    (folder / "absent" / "tensorflow_datasets.py").write_text("raise ImportError('not here')\n")
+    for package in ("tensorflow_datasets", "jaxtyping", "beartype"):
+        (folder / "absent" / f"{package}.py").write_text("raise ImportError('not here')\n")
     env = {k: v for k, v in os.environ.items() if k != "JAXALEX_DATA_DIR"}
     env |= {"PYTHON": sys.executable, "PYTHONPATH": str(folder / "absent"), "TMPDIR": str(folder)}
     command = ["bash", str(_SCRIPT), *map(str, arguments)]

@@ -49,10 +49,15 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not {"numpy", "jax", "flax", "optax", "orbax", "matplotlib", "sklearn", "PIL"} & set(modules)
 
 
-def test_jaxalex_works_without_torch() -> None:
-    """With torch made impossible to import, everything of jaxalex is importable all the same."""
+@pytest.mark.parametrize("absent", ["torch", "jaxtyping"])
+def test_jaxalex_works_without(absent: str) -> None:
+    """With it made impossible to import, everything of jaxalex is importable all the same, and a network runs."""
     code = (
-        "import sys; sys.modules['torch'] = None; import importlib, pkgutil, jaxalex\n"
-        "for m in pkgutil.walk_packages(jaxalex.__path__, 'jaxalex.'): importlib.import_module(m.name)"
+        f"import sys; sys.modules[{absent!r}] = None; import importlib, pkgutil, jax, jaxalex\n"
+        "for m in pkgutil.walk_packages(jaxalex.__path__, 'jaxalex.'): importlib.import_module(m.name)\n"
+        "from jaxalex import models; model = models.build('cifar10', width=0.05)\n"
+        "print(jax.eval_shape(lambda key: model.init_with_output(key, jax.numpy.ones((2, 16, 24, 3)))[0],"
+        " jax.random.key(0)).shape)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    result = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "(2, 10)\n"

@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from jaxalex.networks import winograd
+from jaxalex.networks.shapes import Array, Float
 from jaxalex.networks.tables import out_size
 
 # What goes in, and what comes out at a function's own ``stride``, ``padding`` and ``window``.

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+
+from jaxalex.networks.shapes import Array, Float
 
 Arrays = Sequence[Array]
 Images = Float[Array, "batch height width channels"]

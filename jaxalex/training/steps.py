@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
 
+from jaxalex.networks.shapes import Array, Bool, Float, Float32, Int32, Key, UInt8
 from jaxalex.training.state import TrainState
 
 Batch = dict[str, Array]
