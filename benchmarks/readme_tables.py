@@ -108,6 +108,27 @@ def _measured_on(found: Result) -> str:
     return f"{kind}Measured on {tables.machine(found['environment'])}."
 
 
+def replaced(page: str, name: str, content: str) -> str:
+    """A page with ``content`` between the markers of a part.
+
+    Raises:
+      UsageError: unless it has each marker once, in order.
+
+    >>> print(replaced("a\\n<!-- x:begin -->\\nold\\n<!-- x:end -->", "x", "new"))
+    a
+    <!-- x:begin -->
+    <BLANKLINE>
+    new
+    <BLANKLINE>
+    <!-- x:end -->
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
+        raise UsageError(f"needs one line {begin} and after it one line {end}")
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
+
+
 def filled(page: str, results: Sequence[Result]) -> str:
     """A page with every part between its markers for which there is a result; the others stay as they are.
 
@@ -116,15 +137,9 @@ def filled(page: str, results: Sequence[Result]) -> str:
     """
     done = False
     for name, (key, write) in PARTS.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         own = [found for found in results if key in found]
-        if not own or begin not in page:
-            continue
-        if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
-            raise UsageError(f"needs one line {begin} and after it one line {end}")
-        before, rest = page.split(begin)
-        page = f"{before}{begin}\n\n{write(own)}\n\n{end}{rest.split(end)[1]}"
-        done = True
+        if own and f"<!-- {name}:begin -->" in page:
+            page, done = replaced(page, name, write(own)), True
     if not done:
         raise UsageError(
             "has no markers for these results; known are " + ", ".join(f"<!-- {n}:begin -->" for n in PARTS)

@@ -169,13 +169,16 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
             key: (error(jax[key], truth[key]), error(torch[key], truth[key]), truth[key].shape) for key in truth
         }
     in_shapes = dict(zip(fed.inputs, [pair.images.shape, *(v.shape for v in fed.inputs.values())], strict=False))
+    kernels: dict[str, tuple[int, ...]] = {}  # of each stage's parameters, the shape with most axes
+    for name, value in pair.params.items():
+        stage = stage_of(name, fed.inputs)
+        kernels[stage] = max(kernels.get(stage, ()), value.shape, key=len)
+    pools = pair.torch.max_pools
     rows = []
     for key in next(iter(by_dtype.values())):
         stage, quantity = key
-        own = (v.shape for name, v in pair.params.items() if stage_of(name, fed.inputs) == stage)
-        kernel = max(own, key=len, default=None)
-        shape, pool = fed.inputs[stage].shape, pair.torch.max_pools.get(stage)
-        n = bounds.contraction_length(quantity, in_shapes[stage], shape, kernel, pool)
+        shape = fed.inputs[stage].shape
+        n = bounds.contraction_length(quantity, in_shapes[stage], shape, kernels.get(stage), pools.get(stage))
         found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
         row = StageResult(stage, quantity, next(iter(found.values()))[2], n, bounds.bound(n))
         if "float64" in found:

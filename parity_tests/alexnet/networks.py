@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from flax import traverse_util
 from torch import nn
 
 from jaxalex import convert, models
@@ -61,9 +62,6 @@ class Inputs:
     params: Arrays
     images: np.ndarray
     labels: np.ndarray
-
-    def astype(self, dtype: Any) -> Inputs:
-        return Inputs({k: v.astype(dtype) for k, v in self.params.items()}, self.images.astype(dtype), self.labels)
 
 
 def jax_network(case: Case) -> models.AlexNet:
@@ -151,16 +149,12 @@ def trainable(side: TorchSide, params: Arrays, dtype: str) -> TorchSide:
 
 def flat(params: convert.Params) -> Arrays:
     """``{"conv1": {"kernel": …}}`` to ``{"conv1.kernel": …}``."""
-    return {f"{layer}.{part}": np.asarray(value) for layer, parts in params.items() for part, value in parts.items()}
+    return {name: np.asarray(value) for name, value in traverse_util.flatten_dict(params, sep=".").items()}
 
 
 def nested(params: Arrays) -> convert.Params:
     """The inverse of `flat`."""
-    layers: convert.Params = {}
-    for name, value in params.items():
-        layer, part = name.split(".")
-        layers.setdefault(layer, {})[part] = value
-    return layers
+    return traverse_util.unflatten_dict(params, sep=".")
 
 
 def make_inputs(case: Case, seed: int = 0, images: np.ndarray | None = None) -> Inputs:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.readme_tables import replaced
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
 from netparity.report.charts import figure_text
@@ -64,14 +65,8 @@ def filled(page: str, report: Mapping[str, Any]) -> str:
     """
     done = False
     for name, write in PARTS.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        if begin not in page and end not in page:
-            continue
-        if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
-            raise UsageError(f"needs one line {begin} and after it one line {end}")
-        before, rest = page.split(begin)
-        page = f"{before}{begin}\n\n{write(report)}\n\n{end}{rest.split(end)[1]}"
-        done = True
+        if f"<!-- {name}:begin -->" in page:
+            page, done = replaced(page, name, write(report)), True
     if not done:
         raise UsageError("needs markers: " + ", ".join(f"<!-- {name}:begin -->" for name in PARTS))
     return page
@@ -122,11 +117,8 @@ def _score(report: Mapping[str, Any]) -> str:
     environment = report["environment"]
     versions = ", ".join(f"{v} {environment['versions'][v]}" for v in _VERSIONS if v in environment["versions"])
     machine = f"{environment['cpu']}, {environment['cores']} cores; {versions}"
-    # The processor is named already.
-    devices = ", ".join(
-        f"{side} on {device.split(':')[0]}" if device.startswith("cpu") else f"{side} on {device}"
-        for side, device in environment["devices"].items()
-    )
+    named = {side: "cpu" if device.startswith("cpu") else device for side, device in environment["devices"].items()}
+    devices = ", ".join(f"{side} on {device}" for side, device in named.items())
     verdict = "Parity holds." if report["passed"] else "**Parity fails.**"
     return f"{verdict} Planted faults: {'; '.join(scores) or 'not run'}. Measured on {machine}; {devices}."
 
@@ -151,10 +143,9 @@ def _read(path: pathlib.Path) -> str:
 
 def _report_of(path: pathlib.Path) -> dict[str, Any]:
     try:
-        report = json.loads(_read(path))
+        return json.loads(_read(path))
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}: not JSON ({error})") from error
-    return report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
