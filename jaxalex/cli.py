@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jaxalex.errors import RunError, Stopped, UsageError
+from jaxalex.system import interrupt
 
 _LONGEST = 4000  # characters of an error message that are shown
-
-
-class _Terminated(BaseException):
-    """SIGTERM as an exception, so that files are closed on the way out."""
+_FILES = 128  # that a process must be able to open: more than a training run ever has open at once
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +28,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             epilog=f"{epilog}\n\n{note}\nExit codes: 0 done, 1 failed while running, 2 bad input or usage, "
-            "130 or 143 stopped by a signal.",
+            "129, 130 or 143 stopped by a signal.",
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=100),
         )
@@ -65,27 +63,13 @@ def _dashed(argument: str) -> str:
     return flag.replace("_", "-") + equals + value
 
 
-@contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    def handler(*_: object) -> NoReturn:
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # not the main thread: leave the signal alone
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code; an error is printed as one line on stderr."""
     try:
+        _open_closed_streams()
         _print_anything()
-        with _sigterm_as_exception():
+        _refuse_few_files()
+        with interrupt.ending_at_once(_say_signal):
             command()
             sys.stdout.flush()
             return 0
@@ -97,14 +81,12 @@ def run(command: Callable[[], None]) -> int:
         return _fail(str(error), 1)
     except Stopped as stop:
         return _fail(str(stop), 128 + stop.signal_number)
-    except KeyboardInterrupt:
-        return _fail("stopped by Ctrl-C", 130)
-    except _Terminated:
-        return _fail("stopped by SIGTERM", 143)
     except BrokenPipeError:  # whoever read our output is gone (… | head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except OSError as error:
+        if error.filename is None:  # stdout, perhaps: what it cannot take now it cannot take at the end either
+            _drop_output()
         usage = error.errno == errno.ENAMETOOLONG
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2 if usage else 1)
     except MemoryError:
@@ -116,10 +98,48 @@ def run(command: Callable[[], None]) -> int:
         return _fail("out of device memory: try a smaller --batch-size", 1)
 
 
+def _open_closed_streams() -> None:
+    """What a command prints to a stream that it was started without (``>&-``) is dropped.
+
+    Otherwise the next file that is opened would get the stream's number, and what libraries print with it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (for as long as the process lives)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def _print_anything() -> None:
     """Makes print() escape characters that the terminal's encoding lacks, as in file or class names, not fail."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _refuse_few_files() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= limit < _FILES:
+        raise UsageError(f"only {limit} files may be open at once here, {_FILES} are needed: ulimit -n {_FILES}")
+
+
+def _drop_output() -> None:
+    """Makes whatever is still to be written to stdout vanish, so that the end of the process cannot fail at it."""
+    with contextlib.suppress(OSError, ValueError):  # a stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_signal(number: signal.Signals) -> None:
+    """As `_fail` says it; straight to the file, because the main thread may be holding `sys.stderr`."""
+    after_bar = "\n" if os.isatty(2) else ""
+    os.write(2, f"{after_bar}error: stopped by {interrupt.describe(number)}\n".encode())
 
 
 def _fail(message: str, code: int) -> int:
@@ -127,5 +147,6 @@ def _fail(message: str, code: int) -> int:
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(message.split()))
     if len(line) > _LONGEST:
         line = f"{line[:_LONGEST]} … ({len(line):,} characters)"
-    print("error: " + line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print("error: " + line, file=sys.stderr, flush=True)
     return code

@@ -111,18 +111,6 @@ def _add_machine_flags(parser: cli.Parser) -> None:
     )
 
 
-def new_workdir(dataset: str) -> pathlib.Path:
-    """An unused folder name under ``runs/``, made of the time and the data set."""
-    import datetime
-
-    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{dataset}"
-    for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
-        path = pathlib.Path("runs") / (stem + suffix)
-        if not path.exists():
-            break
-    return path
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see ``--help``. Returns the exit code."""
 
@@ -131,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir, run, cache = (flags.pop(name) for name in ("workdir", "resume", "compilation_cache"))
         if run is None:
             config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
-            path = pathlib.Path(workdir) if workdir else new_workdir(config.dataset)
+            path = pathlib.Path(workdir) if workdir else None
         else:
             path = pathlib.Path(run)
             if workdir is not None and pathlib.Path(workdir) != path:
@@ -143,7 +131,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         compilation_cache.enable_for_command(cache)
         train_and_evaluate(config, path, say=lambda line: print(line, flush=True), resume=run is not None)
-        print(f"all of it is in {path}: summary.json, curves.png, predictions.png, model.safetensors …")
 
     return cli.run(command)
 

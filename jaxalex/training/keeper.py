@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxalex.errors import Stopped, UsageError
+from jaxalex.system import interrupt
 from jaxalex.system.interrupt import Asked
 from jaxalex.training import advice
 from jaxalex.training.checkpoint import Checkpoints
@@ -117,8 +118,10 @@ class Keeper:
         if signal_number is None:
             return
         self.save(state, progress)
-        name = "Ctrl-C" if signal_number.name == "SIGINT" else signal_number.name
-        raise Stopped(f"stopped by {name}; {advice.how_to_resume(self._workdir, self._saved_step)}", signal_number)
+        raise Stopped(
+            f"stopped by {interrupt.describe(signal_number)}; {advice.how_to_resume(self._workdir, self._saved_step)}",
+            signal_number,
+        )
 
     def saved_step(self) -> int | None:
         """Training steps behind the newest checkpoint; None where there is none."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
+import itertools
 import math
 import pathlib
 import statistics
@@ -55,13 +57,14 @@ class _Run:
 
 
 def train_and_evaluate(
-    config: TrainConfig, workdir: pathlib.Path, say: Callable[[str], None] = print, resume: bool = False
+    config: TrainConfig, workdir: pathlib.Path | None, say: Callable[[str], None] = print, resume: bool = False
 ) -> dict[str, Any]:
     """Trains, evaluates after every epoch, tests after the last, and leaves everything in ``workdir``.
 
     Args:
       config: the run's configuration.
-      workdir: a folder that does not exist yet or is empty; with ``resume``, one that holds a run.
+      workdir: a folder that does not exist yet or is empty; with ``resume``, one that holds a run. None makes a new
+        one under ``runs/``, named after the time and the data set.
       say: gets every line for people.
       resume: go on with the run in ``workdir`` from its newest intact checkpoint. On the same device with the same
         number of cores the result is that of an unbroken run, bit for bit.
@@ -76,7 +79,8 @@ def train_and_evaluate(
       Stopped: a signal asked for it; everything is saved.
     """
     began = time.monotonic()
-    check_workdir(workdir, resume)
+    if workdir is not None:
+        check_workdir(workdir, resume)
     device = choose_device(config.device, config.precision)
     sharding = placement.on_device(device)
     splits = data.load(
@@ -90,11 +94,13 @@ def train_and_evaluate(
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
     state = _initial_state(config, splits, init_key)
     described = environment.describe_device(device)
-    for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described, workdir):
+    for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described):
         say(line)
     train_set = place(splits.train, sharding)
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
+    workdir = workdir or new_workdir(config.dataset)
+    say(f"run folder {workdir}")
 
     with lock.hold(workdir), interrupt.watch() as asked:
         check_workdir(workdir, resume)  # again: until the lock was held another process could have begun there
@@ -113,7 +119,9 @@ def train_and_evaluate(
             files.write_whole(workdir / "config.json", config_lib.to_json(config))
             report.write_rows(workdir / "metrics.jsonl", progress.rows)
             state, progress = _train(run, state, train_set, progress)
-            return _test(run, state, progress)
+            summary = _test(run, state, progress)
+    say(f"all of it is in {workdir}: summary.json, curves.png, predictions.png, model.safetensors …")
+    return summary
 
 
 def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) -> tuple[TrainState, Progress]:
@@ -172,12 +180,18 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "versions": environment.versions(),
         "parameters": _parameters(state),
     }
-    save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state))
-    pictures.write_curves(workdir / "curves.png", rows, f"{config.model} on {splits.name}, {config.recipe}")
     images, labels, names = splits.test.images, splits.test.labels, splits.class_names
-    pictures.write_predictions(workdir / "predictions.png", images, labels, test.logits, names)
-    pictures.write_confusion(workdir / "confusion.png", labels, test.logits, names)
-    report.write_json(workdir / "summary.json", summary)
+    title = f"{config.model} on {splits.name}, {config.recipe}"
+    writers: tuple[Callable[[], None], ...] = (
+        lambda: save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state)),
+        lambda: pictures.write_curves(workdir / "curves.png", rows, title),
+        lambda: pictures.write_predictions(workdir / "predictions.png", images, labels, test.logits, names),
+        lambda: pictures.write_confusion(workdir / "confusion.png", labels, test.logits, names),
+        lambda: report.write_json(workdir / "summary.json", summary),
+    )
+    for write in writers:
+        run.keeper.stop_if_asked(state, progress)
+        write()
     return summary
 
 
@@ -193,6 +207,26 @@ def _row(progress: Progress, evaluation: Evaluation, train_size: int) -> report.
         images_per_second=train_size / tally.seconds,
         skipped_steps=tally.skipped,
     )
+
+
+def new_workdir(dataset: str) -> pathlib.Path:
+    """Makes a new folder under ``runs/``, named after the time and the data set; two runs never get the same.
+
+    Raises:
+      UsageError: it cannot be made.
+    """
+    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{dataset}"
+    for number in itertools.count(1):
+        path = pathlib.Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise UsageError(f"{path.parent}: is not a folder: give --workdir") from None
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be made ({error.strerror}): give --workdir") from error
+    raise AssertionError("counted to the end")
 
 
 def check_workdir(workdir: pathlib.Path, resume: bool = False) -> None:

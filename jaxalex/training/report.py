@@ -31,9 +31,7 @@ class EpochRow:
     skipped_steps: int = 0
 
 
-def header_lines(
-    config: TrainConfig, splits: Splits, parameters: int, image_size: int, device: str, workdir: pathlib.Path
-) -> list[str]:
+def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_size: int, device: str) -> list[str]:
     """What a run prints before it compiles: everything that decides its result.
 
     Args:
@@ -42,7 +40,6 @@ def header_lines(
       parameters: how many numbers the network learns.
       image_size: height and width, in pixels, of the images the network takes.
       device: the device, for people.
-      workdir: the run's folder.
     """
     height, width, channels = splits.train.images.shape[1:]
     found = environment.versions()
@@ -58,7 +55,6 @@ def header_lines(
         f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
         f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
         f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
-        f"run folder {workdir}",
     ]
 
 
