@@ -15,8 +15,8 @@ _TIMINGS = ("seconds", "images_per_second", "compile_seconds", "wall_seconds")
 SMALL = ["--dataset", "digits", "--width", "0.05", "--limit-train", "90", "--limit-eval", "40", "--batch-size", "8"]
 SMALL += ["--init", "flax", "--checkpoint-every", "10"]
 # A process that was started in the background of a script ignores Ctrl-C, and so would its children.
-_START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-_START += "; from jaxalex.train import main; sys.exit(main())"
+_START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+_START += "; from jaxalex import cli, train; cli.end(train.main())"
 
 
 def start(*flags: str) -> subprocess.Popen[str]:

@@ -79,6 +79,8 @@ def ending_at_once(say: Callable[[signal.Signals], None]) -> Iterator[None]:
 def watch() -> Iterator[Asked]:
     """A context in which the first signal is only noted; one that comes a second later acts as it did outside.
 
+    After a signal the handlers outlive the context, up to that second request: an echo of the first may still come.
+
     Yields:
       a function that returns the signal that arrived, or None. Outside the main thread it always returns None.
     """
@@ -99,7 +101,8 @@ def watch() -> Iterator[Asked]:
     try:
         yield lambda: came[0][0] if came else None
     finally:
-        _restore(before)
+        if not came:
+            _restore(before)
 
 
 def _install(handler: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:

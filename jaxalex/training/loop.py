@@ -100,9 +100,8 @@ def train_and_evaluate(
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
     workdir = workdir or new_workdir(config.dataset)
-    say(f"run folder {workdir}")
-
     with lock.hold(workdir), interrupt.watch() as asked:
+        say(f"run folder {workdir}")
         check_workdir(workdir, resume)  # again: until the lock was held another process could have begun there
         keeper = Keeper(
             Checkpoints(workdir / "checkpoints", config.keep),

@@ -61,8 +61,8 @@ def test_a_closed_terminal_saves(tmp_path, unbroken) -> None:
 
 
 def test_nohup_goes_on(tmp_path) -> None:
-    begin = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    begin += "; from jaxalex.train import main; sys.exit(main())"
+    begin = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    begin += "; from jaxalex import cli, train; cli.end(train.main())"
     command = [sys.executable, "-c", begin, *SMALL, "--num-epochs", "1", "--workdir", str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(process, "training")
@@ -86,7 +86,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
     """As one wants it when the first waits for a disk that hangs."""
     script = "from jaxalex import cli; from jaxalex.system import interrupt; import sys, time\n"
     script += "def command():\n with interrupt.watch():\n  print('busy', flush=True)\n  time.sleep(60)\n"
-    script += "sys.exit(cli.run(command))"
+    script += "cli.end(cli.run(command))"
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(process, "busy")
@@ -151,7 +151,7 @@ def test_the_message_stands_below_a_progress_bar(tmp_path) -> None:
     parent, child = pty.openpty()
     script = "from jaxalex import cli; import sys, time\n"
     script += "def command(): print('bar', end='', file=sys.stderr, flush=True); time.sleep(60)\n"
-    script += "sys.exit(cli.run(command))"
+    script += "cli.end(cli.run(command))"
     with subprocess.Popen([sys.executable, "-c", script], stderr=child) as process:
         os.close(child)
         assert os.read(parent, 3) == b"bar"
