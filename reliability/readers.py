@@ -6,11 +6,13 @@ one; ``read(folder)`` reads them through the door that the commands use.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import gzip
 import hashlib
 import io
+import random
 import struct
 import tarfile
 import tempfile
@@ -30,14 +32,20 @@ class Reader:
       read: reads them; raises UsageError for what cannot be used.
       mend: called after the damage, to forge the checksums that would betray it.
       share: how many of all inputs it gets, relative to the others: a slow one gets fewer.
+      strange: whether links, pipes … may take the files' place, too.
     """
 
     make: Callable[[Path], list[Path]]
     read: Callable[[Path], Any]
     mend: Callable[[Path], None] = lambda folder: None
     share: int = 10
+    strange: bool = True
 
 
+_FILES = {
+    "python": ("batches.meta", "data_batch_1", "test_batch"),
+    "binary": ("data_batch_1.bin", "test_batch.bin"),
+}
 _NAMES = b"airplane automobile bird cat deer dog frog horse ship truck".split()
 
 
@@ -79,8 +87,10 @@ def _form(folder: Path, which: str) -> Any:
     from jaxalex.data.cifar10.files import BINARY, PYTHON, File
 
     form = PYTHON if which == "python" else BINARY
-    contents = {path.name: path.read_bytes() for path in (folder / form.folder).iterdir()}
-    checks = {name: File(len(data), hashlib.md5(data).hexdigest()) for name, data in contents.items()}
+    base, checks = folder / form.folder, {}
+    for name in _FILES[which]:
+        data = (base / name).read_bytes() if (base / name).is_file() else b"-"
+        checks[name] = File(len(data), hashlib.md5(data).hexdigest())
     meta = (form.meta[0], checks.pop(form.meta[0])) if form.meta else None
     return dataclasses.replace(form, batches=checks, meta=meta)
 
@@ -150,6 +160,39 @@ def _compress(which: str) -> Callable[[Path], None]:
         _write(folder / _honest_form(which).archive_name, gzip.compress((folder / "inner.tar").read_bytes(), 1))
 
     return mend
+
+
+def _make_member(folder: Path) -> list[Path]:
+    return [_write(folder / "choice", b"0123")]
+
+
+def _compress_member(folder: Path) -> None:
+    """An archive in which a file is a link, a pipe, a device … under its own name or another; "choice" says which."""
+    form, rng, stream = _honest_form("python"), random.Random((folder / "choice").read_bytes()), io.BytesIO()
+    whole = (folder / "choice").read_bytes() == b"0123"
+    with tarfile.open(fileobj=io.BytesIO(_tar("python"))) as source, tarfile.open(fileobj=stream, mode="w") as tar:
+        members = source.getmembers()
+        chosen = rng.choice(members)
+        for member in members:
+            content = source.extractfile(member)
+            if member is chosen and not whole:
+                if rng.random() < 0.5:  # beside the file itself
+                    tar.addfile(member, content)
+                    member = copy.copy(member)
+                    member.name = rng.choice((member.name, f"{form.folder}/more", "../more", "/more", "more"))
+                member.type = rng.choice(_MEMBER_TYPES)
+                member.linkname = rng.choice(("/etc/passwd", "../../more", members[0].name, members[-1].name, "."))
+                member.devmajor, member.devminor = 1, 5
+                member.size = rng.choice((0, 0, member.size))
+                content = None if not member.size else io.BytesIO(bytes(member.size))
+            tar.addfile(member, content)
+    _write(folder / form.archive_name, gzip.compress(stream.getvalue(), 1))
+
+
+_MEMBER_TYPES = (
+    *(tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE),
+    *(tarfile.CONTTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_SPARSE),
+)
 
 
 def _make_tfds(folder: Path) -> list[Path]:
@@ -243,15 +286,66 @@ def _make_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "checkpoints").rglob("*") if path.is_file())
 
 
-def _read_checkpoints(folder: Path) -> Any:
+def _keeper(folder: Path, check_lock: Callable[[], None] = lambda: None) -> Any:
     from jaxalex.training.checkpoint import Checkpoints
     from jaxalex.training.keeper import Keeper
     from jaxalex.training.schedule import Schedule, Stopwatch
 
     checkpoints = Checkpoints(folder / "checkpoints")
     steps_per_epoch = -(-_record()["split"]["train"] // _settings().batch_size)
-    keeper = Keeper(checkpoints, _record(), steps_per_epoch, Schedule(), folder, lambda: None, Stopwatch(began=0.0))
-    return keeper.restore(_network()[0], lambda line: None)
+    watch = Stopwatch(began=0.0)
+    return Keeper(checkpoints, _record(), steps_per_epoch, Schedule(), folder, lambda: None, watch, check_lock)
+
+
+def _read_checkpoints(folder: Path) -> Any:
+    return _keeper(folder).restore(_network()[0], lambda line: None)
+
+
+def _make_run(folder: Path) -> list[Path]:
+    """A run folder, with what killed processes and strangers may have left in it."""
+    from jaxalex import config
+
+    _make_checkpoints(folder)
+    _make_weights(folder)
+    _write(folder / "config.json", config.to_json(_settings()).encode())
+    for name in ("metrics.jsonl", "summary.json", "curves.png", "predictions.png", "confusion.png", ".lock"):
+        _write(folder / name, b"{}\n")
+    for name in ("config.json", "metrics.jsonl", "model.safetensors"):
+        _write(folder / f"{name}.part", b"{}\n")
+        _write(folder / f"{name}.0123456789abcdef.part", b"{}\n")
+    for name in ("6.partial", "notes.partial", "2.damaged"):
+        _write(folder / "checkpoints" / name / "record.json", b"{}\n")
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _resume(folder: Path) -> Any:
+    """What ``--resume`` does, in its order, without the training: reads the run and writes all of it again."""
+    from jaxalex import config
+    from jaxalex.errors import RunError, UsageError
+    from jaxalex.system import files, lock
+    from jaxalex.training import folder as run_folder
+    from jaxalex.training import report
+    from jaxalex.training.advice import failures_explained
+    from jaxalex.weights.safetensors import save_weights
+
+    settings = config.resumed(folder, {})
+    run_folder.check(folder, resume=True)
+    with lock.hold(folder) as check_lock:
+        keeper = _keeper(folder, check_lock)
+        try:
+            with failures_explained(folder, 0.01, keeper.saved_step):
+                state, progress = keeper.restore(_network()[0], lambda line: None)
+                run_folder.remove_leftovers(folder)
+                files.write_whole(folder / "config.json", config.to_json(settings))
+                report.write_rows(folder / "metrics.jsonl", progress.rows)
+                row = dataclasses.replace(progress.rows[0], epoch=2)
+                keeper.save(state.replace(step=state.step + 3), dataclasses.replace(progress, epoch=3))
+                report.append_row(folder / "metrics.jsonl", row)
+                save_weights(folder / "model.safetensors", state.params, _network()[1])
+                for name in ("curves.png", "predictions.png", "confusion.png", "summary.json"):
+                    files.write_whole(folder / name, b"{}")
+        except RunError as error:
+            raise UsageError(str(error)) from error
 
 
 def _forge_manifest(folder: Path) -> None:
@@ -298,12 +392,16 @@ READERS: dict[str, Reader] = {
     "binaries": Reader(_make_cifar("binary"), _read_forged("binary"), share=10),
     "checked pickles": Reader(_make_cifar("python"), _read_honest("python"), share=3),
     "archive": Reader(_make_archive("python", inner=False), _read_honest("python"), share=10),
-    "archive's tar": Reader(_make_archive("binary", inner=True), _read_honest("binary"), _compress("binary"), share=20),
+    "archive's tar": Reader(
+        _make_archive("binary", inner=True), _read_honest("binary"), _compress("binary"), share=20, strange=False
+    ),
+    "archive's members": Reader(_make_member, _read_honest("python"), _compress_member, share=10, strange=False),
     "tfds folder": Reader(_make_tfds, _read_tfds, share=4),
     "weights": Reader(_make_weights, _read_weights, share=20),
     "network": Reader(_make_weights, _load, share=4),
     "config": Reader(_make_config, _read_config, share=20),
     "checkpoint": Reader(_make_checkpoints, _read_checkpoints, share=5),
-    "forged checkpoint": Reader(_make_checkpoints, _read_checkpoints, _forge_manifest, share=3),
+    "forged checkpoint": Reader(_make_checkpoints, _read_checkpoints, _forge_manifest, share=3, strange=False),
+    "run folder": Reader(_make_run, _resume, share=5),
     "picture": Reader(_make_pictures, _read_pictures, share=20),
 }

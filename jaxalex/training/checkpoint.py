@@ -84,7 +84,7 @@ class Checkpoints:
                     shutil.rmtree(leftover)
             partial.mkdir()
             # Synchronous, because the next step overwrites the state's buffers.
-            with quiet.libraries(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with quiet.threads(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(partial / _STATE, args=ocp.args.StandardSave(_tree(state)))
             files.write_whole(partial / _RECORD, files.to_json(record | {"eval_accuracy": eval_accuracy}))
             files.write_whole(partial / _MANIFEST, files.to_json({"files": _digests(partial, sync=True)}))
@@ -193,7 +193,7 @@ class Checkpoints:
             target = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
             restore_args = ocp.checkpoint_utils.construct_restore_args(target)
             args = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
-            with quiet.libraries(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            with quiet.threads(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
                 differing = _differing(target, checkpointer.metadata(folder / _STATE))
                 tree = {} if differing else checkpointer.restore(folder / _STATE, args=args)
         except Exception as error:  # Orbax and tensorstore raise exceptions of many types

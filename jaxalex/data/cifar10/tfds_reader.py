@@ -18,7 +18,7 @@ import numpy as np
 from jaxalex.data.cifar10.files import BINARY, CLASS_NAMES, Form, encode_records
 from jaxalex.data.splits import ImageSet, Published
 from jaxalex.errors import RunError, UsageError
-from jaxalex.system import files
+from jaxalex.system import files, quiet
 
 VERSION = "3.0.2"
 PREPARED = Path("cifar10") / VERSION
@@ -121,7 +121,8 @@ def read(directory: Path, form: Form = BINARY) -> Published:
             if not path.is_dir():
                 files.refuse_other_than(files.REGULAR, path, follow=True)
         _refuse_strange_features(folder / "features.json")
-        with contextlib.redirect_stderr(io.StringIO()):  # TFDS prints a banner where TensorFlow is missing
+        # TFDS prints a banner where TensorFlow is missing, and logs what it then raises.
+        with quiet.logs(), contextlib.redirect_stderr(io.StringIO()):
             parts = tfds.data_source(
                 f"cifar10:{VERSION}",
                 data_dir=os.fspath(directory),
