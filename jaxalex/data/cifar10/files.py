@@ -135,6 +135,10 @@ def read_folder(folder: Path, form: Form) -> Published:
       UsageError: a file, which is named, is missing, truncated or altered, or can't be read.
     """
     contents = {}
+    try:
+        files.refuse_other_than(files.FOLDER, folder, follow=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from error
     for name, expected in form.files.items():
         path = folder / name
         try:
