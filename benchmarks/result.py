@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.process import ROOT
 from benchmarks.protocol import one_line
 from jaxalex.errors import UsageError
-from jaxalex.system import environment
+from jaxalex.system import environment, files
 
 # Environment variables that can change a speed.
 _RECORDED = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_", "OMP_", "MKL_", "KMP_", "GOMP_", "TORCH_", "TORCHINDUCTOR_")
@@ -77,9 +77,7 @@ def write(path: pathlib.Path, result: Mapping[str, Any]) -> None:
     """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.write_whole(path, json.dumps(result, indent=1) + "\n")
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:

@@ -55,10 +55,12 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageOps
 
+    from jaxalex.system import quiet
+
     if not path.is_file():  # reading a pipe or a device might never end
         raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
     try:
-        with warnings.catch_warnings():
+        with quiet.logs(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that Pillow finds odd but can read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:

@@ -1,7 +1,8 @@
 """Damages files by chance and reads them: ``python -m reliability.fuzz --minutes 20``.
 
-Each input must be read, or refused in one line that names the file or its folder; within 10 seconds, within bounds of
-memory. Whatever else happens is a failure; the input is kept, and the exit code is 1.
+The content of a file is damaged, or a link, a pipe, a device … takes its place. Each input must be read, or refused in
+one line that names the file or its folder; within 10 seconds, within bounds of memory, and what links lead to must stay
+as it is. Whatever else happens is a failure; the input is kept, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from reliability import strange
 from reliability.mutate import damaged
 
 SECONDS = 10
@@ -84,19 +86,30 @@ class Trial:
         self.name, self.reader, self.folder, self.usage_errors = name, reader, folder, usage_errors
         self.whole, self.copy = folder / "whole", folder / "copy"
         self.whole.mkdir(parents=True)
+        self.outside = folder / "outside"
         self.targets = [path.relative_to(self.whole) for path in reader.make(self.whole)]
-        self.reader.mend(self.whole)
-        self.reader.read(self.whole)  # what is whole is read: or nothing would be shown
+        folders = {parent for target in self.targets for parent in target.parents} - {pathlib.Path()}
+        self.replaceable = [*self.targets, *sorted(folders)] if reader.strange else []
+        shutil.copytree(self.whole, self.copy)
+        self.reader.mend(self.copy)
+        self.reader.read(self.copy)  # what is whole is read: or nothing would be shown
         self.peak = 0.0
 
     def run(self, seed: int, outcome: Outcome) -> None:
         """Damages a file by ``seed``, reads it, and records the result in ``outcome``."""
         rng = random.Random(f"{self.name} {seed}")
-        target = rng.choice(self.targets)
         shutil.rmtree(self.copy, ignore_errors=True)
         shutil.copytree(self.whole, self.copy)
-        data = damaged((self.whole / target).read_bytes(), rng)
-        (self.copy / target).write_bytes(data)
+        if self.replaceable and rng.random() < 0.3:
+            target, data = rng.choice(self.replaceable), b""
+            what = f"replaced by {strange.replace(self.copy / target, self.outside, rng)}"
+        else:
+            target = rng.choice(self.targets)
+            data = damaged((self.whole / target).read_bytes(), rng)
+            (self.copy / target).write_bytes(data)
+            kept = self.folder / f"failure-{seed}-{target.name}"
+            what = f"kept as {kept}"
+        before = strange.content(self.outside)
         start = time.process_time()
         try:
             with _deadline(SECONDS):
@@ -113,11 +126,13 @@ class Trial:
         outcome.megabytes = max(outcome.megabytes, grown)
         if problem is None and grown > MEGABYTES:
             problem = f"memory grew by {grown:.0f} MB"
+        if strange.content(self.outside) != before:
+            problem = f"something outside was changed; {problem}"
         outcome.counts[self.name, "failed" if problem else result] += 1
         if problem:
-            kept = self.folder / f"failure-{seed}-{target.name}"
-            kept.write_bytes(data)
-            outcome.failures.append(f"{self.name}, seed {seed}, {target} (kept as {kept}): {problem}")
+            if data:
+                kept.write_bytes(data)
+            outcome.failures.append(f"{self.name}, seed {seed}, {target} ({what}): {problem}")
 
     def _complaint(self, message: str) -> str | None:
         if "\n" in message:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from reliability.readers import Reader
+from reliability.reader import Reader
 
 USAGE_ERRORS = ("torch_ref.cli",)
 

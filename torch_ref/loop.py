@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -148,7 +149,7 @@ def _refuse_used(workdir: Path | None) -> None:
         return
     if workdir.exists() and not workdir.is_dir():
         raise UsageError(f"{workdir} is not a folder")
-    held = [name for name in FILES if (workdir / name).exists()]
+    held = [name for name in FILES if os.path.lexists(workdir / name)]  # a link, too: it may lead to a new file
     if held:
         raise UsageError(f"{workdir} already holds a run ({', '.join(held)}): give another --workdir")
 

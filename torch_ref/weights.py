@@ -6,13 +6,15 @@ plain containers is refused, and does not run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import secrets
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -108,9 +110,22 @@ def _holds_its_numbers(value: torch.Tensor) -> bool:
 
 def write_pth(arrays: Mapping[str, torch.Tensor], path: Path) -> None:
     """Saves a state dict as a ``.pth``, on the CPU; an older file is replaced once the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save({name: value.detach().cpu() for name, value in arrays.items()}, partial)
-    partial.replace(path)
+    with _replacing(path) as file:
+        torch.save({name: value.detach().cpu() for name, value in arrays.items()}, file)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that gets its name once it is complete; until then, one that nobody can have put a link in place of."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    with partial.open("xb") as file:
+        try:
+            yield file
+            file.close()
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def read_safetensors(path: Path) -> tuple[Arrays, Metadata]:
@@ -163,9 +178,8 @@ def write_safetensors(arrays: Mapping[str, torch.Tensor], metadata: Metadata, pa
     # Copies: the library refuses tensors that share their memory.
     tensors = {name: value.detach().float().clone().contiguous() for name, value in arrays.items()}
     strings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(tensors, strings))  # save_file would keep others from reading it
-    partial.replace(path)
+    with _replacing(path) as file:
+        file.write(save(tensors, strings))  # save_file would keep others from reading it
 
 
 def recognise(arrays: Mapping[str, torch.Tensor]) -> Metadata:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxalex.errors import UsageError
+from jaxalex.system import files
 
 _SLACK = 16 * 2**20  # bytes for headers, padding and small files that are not wanted
 
@@ -45,7 +46,8 @@ def read_members(archive: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     try:
         with (
-            gzip.open(archive) as stream,
+            files.open_regular(archive) as file,
+            gzip.GzipFile(fileobj=file) as stream,
             tarfile.open(fileobj=_Bounded(stream, sum(sizes.values()) + _SLACK), mode="r|") as tar,  # type: ignore[call-overload]
         ):
             for member in tar:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxalex.errors import RunError, UsageError
+from jaxalex.system import files
 
 _CHUNK = 1 << 16
 
@@ -38,7 +41,8 @@ def download(url: str, destination: Path, *, size: int, md5: str, timeout: float
       ``destination``.
 
     Raises:
-      UsageError: there is no connection, the file is not the expected one, or the folder cannot be written to.
+      UsageError: there is no connection, the file is not the expected one, or the folder cannot be written to; or the
+        name of either file is a link, a pipe …, which is not followed, emptied or waited for.
       RunError: the disk failed or is full.
     """
     from tqdm import tqdm
@@ -46,17 +50,21 @@ def download(url: str, destination: Path, *, size: int, md5: str, timeout: float
     _check_url(url)
     part = destination.with_name(destination.name + ".part")
     try:
-        if destination.is_file() and _md5(destination) == md5:
-            return destination
+        if files.kind(destination, follow=True) is not None:
+            with files.open_regular(destination) as whole:
+                if _md5(whole) == md5:
+                    return destination
         destination.parent.mkdir(parents=True, exist_ok=True)
         bar = tqdm(total=size, desc=destination.name, unit="B", unit_scale=True, mininterval=0.5)
-        try:
-            with bar, part.open("ab") as file:
+        with bar, files.open_to_append(part) as file:
+            try:
                 _fetch(url, file, size, timeout, bar)
-        finally:
-            if part.is_file() and part.stat().st_size == 0:
-                part.unlink()
-        found = _md5(part)
+            finally:
+                file.flush()
+                if os.fstat(file.fileno()).st_size == 0:
+                    part.unlink()
+            file.seek(0)
+            found = _md5(file)
         if found != md5:
             part.unlink()
             raise UsageError(f"{url} sent a wrong file (MD5 {found}, expected {md5}); it was removed")
@@ -136,9 +144,8 @@ def _check_length(url: str, response: http.client.HTTPResponse, start: int, size
         raise UsageError(f"{url} is not the published file: it offers {offered} bytes, expected {expected}")
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _md5(file: io.BufferedReader | io.BufferedRandom) -> str:
+    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _check_url(url: str) -> None:

@@ -1,17 +1,38 @@
-"""Writes files as a whole or not at all; reads JSON objects without trusting them."""
+"""Writes files as a whole or not at all; opens regular files and nothing else; reads JSON without trusting it."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 import pathlib
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
 from jaxalex.errors import UsageError
 
 _LARGEST_JSON = 64 * 2**20  # bytes; the files of a run of 100,000 epochs are smaller
+# Opening a named pipe or a device must neither wait nor do anything; Windows has neither flag.
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+_TEMPORARY = r"\.[0-9a-f]{16}\.part"
+
+REGULAR, FOLDER, LINK = "a regular file", "a folder", "a symbolic link"
+_KINDS = {
+    stat.S_IFREG: REGULAR,
+    stat.S_IFDIR: FOLDER,
+    stat.S_IFLNK: LINK,
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
@@ -27,10 +48,16 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A binary file to write to under a temporary name; it is renamed to ``path`` when all of it is on the disk."""
-    partial = path.with_name(path.name + ".part")
+    """A binary file to write to under a temporary name; it is renamed to ``path`` when all of it is on the disk.
+
+    Nobody can put a link or a pipe in its place beforehand: the name is drawn by chance, and must not exist yet. A
+    process that is killed leaves the file behind; see `is_temporary`.
+    """
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    # The permissions that any new file gets, which those of tempfile's files are not.
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _NO_WAIT | _BINARY, 0o666)
     try:
-        with partial.open("wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -40,6 +67,99 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
             partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def is_temporary(path: pathlib.Path, name: str) -> bool:
+    """Whether this is what `replacing` left behind when the process was killed while it wrote a file of that name."""
+    return re.fullmatch(re.escape(name) + _TEMPORARY, path.name) is not None and kind(path) == REGULAR
+
+
+def append(path: pathlib.Path, text: str) -> None:
+    """Adds text to a regular file, which is made if it is not there.
+
+    Raises:
+      OSError, UsageError: as in `open_to_append`.
+    """
+    with open_to_append(path) as file:
+        file.write(text.encode())
+
+
+def open_to_append(path: pathlib.Path) -> io.BufferedRandom:
+    """A regular file, made if it is not there, to read and to add to. No link is followed.
+
+    Raises:
+      OSError: it cannot be opened.
+      UsageError: something else has that name, or it has a second name (a hard link), and so is also another file.
+    """
+    if kind(path) is not None:
+        refuse_other_than(REGULAR, path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT | _BINARY, 0o666)
+    if os.fstat(_if_regular(descriptor, path)).st_nlink > 1:
+        os.close(descriptor)
+        raise UsageError(f"{path}: has a second name elsewhere: remove it")
+    return os.fdopen(descriptor, "a+b")
+
+
+def open_regular(path: pathlib.Path, follow: bool = True) -> io.BufferedReader:
+    """Opens a regular file for reading; from anything else nothing is read, and nothing is waited for.
+
+    Args:
+      path: the file.
+      follow: whether it may be a link to a regular file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      OSError: it cannot be opened.
+      UsageError: something else has that name.
+    """
+    refuse_other_than(REGULAR, path, follow)  # to open a device can have an effect
+    flags = os.O_RDONLY | _NO_WAIT | _BINARY | (0 if follow else _NO_LINK)
+    return os.fdopen(_if_regular(os.open(path, flags), path), "rb")
+
+
+def _if_regular(descriptor: int, path: pathlib.Path) -> int:
+    """The descriptor of an open file, unless something else has taken its place since it was looked at."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path}: is not a regular file")
+    return descriptor
+
+
+def kind(path: pathlib.Path, follow: bool = False) -> str | None:
+    """What has this name: "a regular file", "a folder", "a symbolic link", "a named pipe" …; None where nothing has.
+
+    Args:
+      path: any name.
+      follow: say what a link leads to, if that can be found out.
+
+    Raises:
+      OSError: the folder that it lies in cannot be read.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if follow and stat.S_ISLNK(mode):
+        with contextlib.suppress(OSError):
+            mode = path.stat().st_mode
+    return _KINDS.get(stat.S_IFMT(mode), "something unknown")
+
+
+def refuse_other_than(wanted: str, path: pathlib.Path, follow: bool = False) -> None:
+    """Refuses whatever is not of one kind (see `kind`).
+
+    Raises:
+      FileNotFoundError: nothing has that name.
+      OSError: as in `kind`.
+      UsageError: something else has; the message says what it is.
+    """
+    found = kind(path, follow)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if found == LINK and follow:
+        path.stat()  # says why it leads nowhere
+    if found != wanted:
+        raise UsageError(f"{path}: is {found}, not {wanted}")
 
 
 def sync(path: pathlib.Path) -> None:
@@ -61,11 +181,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         object in UTF-8; a name occurs twice in one object; a number is not finite.
     """
     try:
-        if not path.is_file():
-            raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
-        if path.stat().st_size > _LARGEST_JSON:
-            raise UsageError(f"{path}: {path.stat().st_size:,} bytes is too large for such a file")
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _LARGEST_JSON:
+                raise UsageError(f"{path}: {size:,} bytes is too large for such a file")
+            content = file.read(_LARGEST_JSON)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors

@@ -9,14 +9,11 @@ disk.
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
-import logging
 import math
 import pathlib
+import re
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -24,12 +21,17 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxalex.errors import RunError, UsageError
-from jaxalex.system import files
+from jaxalex.system import files, quiet
 from jaxalex.training import steps
 from jaxalex.training.state import TrainState
 
 _MANIFEST, _RECORD, _STATE = "manifest.json", "record.json", "state"
 _PARTIAL, _DAMAGED = ".partial", ".damaged"
+_STEP = "0|[1-9][0-9]*"
+
+
+class _OtherNetworkError(UsageError):
+    """A checkpoint is intact, but its arrays are of other shapes; the other checkpoints' will be, too."""
 
 
 class Checkpoints:
@@ -45,9 +47,13 @@ class Checkpoints:
         self._keep = keep
 
     def steps(self) -> list[int]:
-        """Step numbers of all checkpoints, damaged ones included, in ascending order."""
+        """Step numbers of all checkpoints, damaged ones included, in ascending order.
+
+        Raises:
+          OSError: the folder is there but cannot be read.
+        """
         try:
-            return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
+            return sorted(int(path.name) for path in self._directory.iterdir() if re.fullmatch(_STEP, path.name))
         except FileNotFoundError:
             return []
 
@@ -72,10 +78,13 @@ class Checkpoints:
             if not self._directory.parent.is_dir():  # do not create it again
                 raise RunError(f"{self._directory.parent}: the run folder has vanished")
             self._directory.mkdir(exist_ok=True)
-            for leftover in self._directory.glob("*" + _PARTIAL):
-                shutil.rmtree(leftover)
+            files.refuse_other_than(files.FOLDER, self._directory)  # through a link, it would be somebody else's
+            for leftover in self._directory.iterdir():
+                if re.fullmatch(f"({_STEP}){re.escape(_PARTIAL)}", leftover.name):
+                    shutil.rmtree(leftover)
+            partial.mkdir()
             # Synchronous, because the next step overwrites the state's buffers.
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with quiet.threads(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(partial / _STATE, args=ocp.args.StandardSave(_tree(state)))
             files.write_whole(partial / _RECORD, files.to_json(record | {"eval_accuracy": eval_accuracy}))
             files.write_whole(partial / _MANIFEST, files.to_json({"files": _digests(partial, sync=True)}))
@@ -84,7 +93,8 @@ class Checkpoints:
             partial.rename(target)
             files.sync(self._directory)
             self._prune()
-        except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
+        # tensorstore reports a full disk as ValueError
+        except (OSError, ValueError, RuntimeError, UsageError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise RunError(f"{target}: the checkpoint cannot be saved ({_reason(error)})") from error
 
@@ -101,13 +111,17 @@ class Checkpoints:
           number of steps, state and record; None where nothing was ever saved.
 
         Raises:
-          UsageError: there are checkpoints, and all of them are damaged.
+          UsageError: there are checkpoints, and all of them are damaged; or they are of another network, and the
+            message lists every array that differs.
+          OSError: the folder cannot be read or written to.
         """
         problems = []
         for step in reversed(self.steps()):
             folder = self._directory / str(step)
             try:
                 state, record = self._read(folder, _tree(like))
+            except _OtherNetworkError:
+                raise
             except UsageError as error:
                 problems.append(str(error))
                 continue
@@ -179,10 +193,13 @@ class Checkpoints:
             target = jax.tree.map(ocp.tree.to_shape_dtype_struct, like)
             restore_args = ocp.checkpoint_utils.construct_restore_args(target)
             args = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
-            with _without_stragglers(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-                tree = checkpointer.restore(folder / _STATE, args=args)
+            with quiet.threads(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                differing = _differing(target, checkpointer.metadata(folder / _STATE))
+                tree = {} if differing else checkpointer.restore(folder / _STATE, args=args)
         except Exception as error:  # Orbax and tensorstore raise exceptions of many types
             raise UsageError(f"{folder}: cannot be read ({_reason(error)})") from error
+        if differing:
+            raise _OtherNetworkError(f"{folder}: is of another network: {'; '.join(differing)}")
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         # Where a partial restore does not find an array it returns the requested shape instead.
         missing = [jax.tree_util.keystr(path) for path, leaf in leaves if not isinstance(leaf, jax.Array)]
@@ -193,24 +210,15 @@ class Checkpoints:
         return tree, record
 
 
-@contextlib.contextmanager
-def _without_stragglers() -> Iterator[None]:
-    """Keeps stderr clean when Orbax fails to read a checkpoint.
-
-    Orbax reads all arrays at once and closes its event loop when one of them fails; each of the others then prints a
-    traceback of its own from tensorstore's threads.
-    """
-    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    disabled = logger.disabled
-    sys.unraisablehook, logger.disabled = lambda unraisable: None, True
-    try:
-        yield
-    except Exception:
-        time.sleep(0.3)  # the tracebacks come within milliseconds
-        gc.collect()  # asyncio complains about tasks nobody waited for when they are collected: let it do so here
-        raise
-    finally:
-        sys.unraisablehook, logger.disabled = hook, disabled
+def _differing(ours: Any, metadata: Any) -> list[str]:
+    """Every array whose shape in a checkpoint is another than in ``ours``, a tree of arrays or shapes."""
+    theirs = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(metadata.item_metadata.tree)}
+    problems = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in theirs and theirs[name] != leaf.shape:
+            problems.append(f"{name} {leaf.shape} now, {theirs[name]} in the checkpoint")
+    return problems
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
@@ -232,7 +240,7 @@ def _digests(folder: pathlib.Path, sync: bool = False) -> dict[str, str]:
     for path in _regular_files(folder):
         if sync:
             files.sync(path)
-        with path.open("rb") as file:
+        with files.open_regular(path, follow=False) as file:
             found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     if sync:
         for path in (folder, *folder.rglob("*")):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxalex.errors import Stopped, UsageError
-from jaxalex.system import interrupt
+from jaxalex.system import interrupt, lock
 from jaxalex.system.interrupt import Asked
 from jaxalex.training import advice
 from jaxalex.training.checkpoint import Checkpoints
@@ -30,6 +30,7 @@ class Keeper:
       workdir: the run's folder, as people are to read it.
       asked: gives the signal that has asked the run to stop, or None.
       stopwatch: the time spent on the run.
+      check_lock: raises RunError if the folder is no longer locked.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Keeper:
         workdir: pathlib.Path,
         asked: Asked,
         stopwatch: Stopwatch,
+        check_lock: lock.Check = lambda: None,
     ) -> None:
         self._checkpoints = checkpoints
         self._record = record
@@ -49,6 +51,7 @@ class Keeper:
         self._workdir = workdir
         self._asked = asked
         self._stopwatch = stopwatch
+        self.check_lock = check_lock
         self._saved_at = stopwatch.now()
         self._saved_step: int | None = None
 
@@ -61,9 +64,12 @@ class Keeper:
 
         Raises:
           UsageError: all checkpoints are damaged, or they belong to another configuration or other data; the message
-            lists every difference.
+            lists every difference. Or more epochs were trained than the configuration has.
         """
-        found = self._checkpoints.restore(like, say)
+        try:
+            found = self._checkpoints.restore(like, say)
+        except OSError as error:  # whether anything is saved is not known: to say so would be no help
+            raise UsageError(f"{error.filename or self._workdir}: {error.strerror or error}") from error
         if found is None:
             return like, Progress()
         step, state, record = found
@@ -73,6 +79,7 @@ class Keeper:
             recorded = progress.step(self._steps_per_epoch)
             if not step == recorded == int(state.step):
                 raise UsageError(f"its record is of step {recorded}, its state of step {int(state.step)}")
+            self._check_epochs(progress)
         except UsageError as error:
             raise UsageError(f"{self._workdir / 'checkpoints' / str(step)}: {error}") from error
         then, now = record.get("environment"), self._record["environment"]
@@ -82,6 +89,14 @@ class Keeper:
         self._saved_step = step
         say(f"going on   after step {step:,}, in epoch {progress.epoch}")
         return state, progress
+
+    def _check_epochs(self, progress: Progress) -> None:
+        begun = progress.epoch if progress.tally.step else progress.epoch - 1
+        wanted = self._record["config"]["num_epochs"]
+        if begun > wanted:
+            raise UsageError(
+                f"{begun} epochs were begun, but num_epochs is {wanted} now: set it to {begun} or more in config.json"
+            )
 
     def due(self, epoch: int, step: int) -> bool:
         """Whether the run should pause after this step of an epoch, to save or to stop."""
@@ -99,8 +114,9 @@ class Keeper:
           eval_accuracy: as in `Checkpoints.save`.
 
         Raises:
-          RunError: as in `Checkpoints.save`.
+          RunError: as in `Checkpoints.save`; or the folder is no longer locked.
         """
+        self.check_lock()
         step = progress.step(self._steps_per_epoch)
         if step != self._saved_step:
             progress = dataclasses.replace(progress, wall_seconds=self.wall_seconds())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
-import itertools
 import math
 import pathlib
 import statistics
@@ -19,12 +17,12 @@ from jaxalex import config as config_lib
 from jaxalex import data
 from jaxalex.config import TrainConfig
 from jaxalex.data.stats import normalization
-from jaxalex.errors import NotFiniteError, RunError, UsageError
+from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import environment, files, interrupt, lock
 from jaxalex.system.devices import choose_device
-from jaxalex.training import advice, optim, pictures, placement, report
+from jaxalex.training import advice, folder, optim, pictures, placement, report
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
     CompiledEpoch,
@@ -80,7 +78,7 @@ def train_and_evaluate(
     """
     began = time.monotonic()
     if workdir is not None:
-        check_workdir(workdir, resume)
+        folder.check(workdir, resume)
     device = choose_device(config.device, config.precision)
     sharding = placement.on_device(device)
     splits = data.load(
@@ -99,10 +97,10 @@ def train_and_evaluate(
     train_set = place(splits.train, sharding)
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
-    workdir = workdir or new_workdir(config.dataset)
-    with lock.hold(workdir), interrupt.watch() as asked:
+    workdir = workdir or folder.make_new(config.dataset)
+    with lock.hold(workdir) as check_lock, interrupt.watch() as asked:
         say(f"run folder {workdir}")
-        check_workdir(workdir, resume)  # again: until the lock was held another process could have begun there
+        folder.check(workdir, resume)  # again: until the lock was held another process could have begun there
         keeper = Keeper(
             Checkpoints(workdir / "checkpoints", config.keep),
             record=describe_run(config, splits, dropout_key, device),
@@ -111,10 +109,12 @@ def train_and_evaluate(
             workdir=workdir,
             asked=asked,
             stopwatch=Stopwatch(began),
+            check_lock=check_lock,
         )
         run = _Run(config, workdir, say, sharding, splits, dropout_key, compiled, keeper)
         with advice.failures_explained(workdir, config.learning_rate, keeper.saved_step):
             state, progress = keeper.restore(state, say) if resume else (state, Progress())
+            folder.remove_leftovers(workdir)
             files.write_whole(workdir / "config.json", config_lib.to_json(config))
             report.write_rows(workdir / "metrics.jsonl", progress.rows)
             state, progress = _train(run, state, train_set, progress)
@@ -147,8 +147,10 @@ def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) 
         row = _row(progress, evaluation, len(splits.train))
         progress = Progress(epoch + 1, rows=(*progress.rows, row))
         run.say(report.epoch_line(row))
-        report.append_row(run.workdir / "metrics.jsonl", row)
         keeper.save(state, progress, evaluation.accuracy)
+        # After the checkpoint: rows without one mean that somebody took the checkpoints away.
+        keeper.check_lock()
+        report.append_row(run.workdir / "metrics.jsonl", row)
         if report.reaches_plateau(progress.rows, len(indices), splits.num_classes):
             run.say(report.plateau_hint(config.init, splits.num_classes))
         keeper.stop_if_asked(state, progress)
@@ -190,6 +192,7 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     )
     for write in writers:
         run.keeper.stop_if_asked(state, progress)
+        run.keeper.check_lock()
         write()
     return summary
 
@@ -206,55 +209,6 @@ def _row(progress: Progress, evaluation: Evaluation, train_size: int) -> report.
         images_per_second=train_size / tally.seconds,
         skipped_steps=tally.skipped,
     )
-
-
-def new_workdir(dataset: str) -> pathlib.Path:
-    """Makes a new folder under ``runs/``, named after the time and the data set; two runs never get the same.
-
-    Raises:
-      UsageError: it cannot be made.
-    """
-    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{dataset}"
-    for number in itertools.count(1):
-        path = pathlib.Path("runs") / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            if not path.parent.is_dir():
-                raise UsageError(f"{path.parent}: is not a folder: give --workdir") from None
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be made ({error.strerror}): give --workdir") from error
-    raise AssertionError("counted to the end")
-
-
-def check_workdir(workdir: pathlib.Path, resume: bool = False) -> None:
-    """Refuses a folder that a run cannot use: one that holds anything, as no run is ever overwritten.
-
-    Args:
-      workdir: the run's folder.
-      resume: the folder must hold a run instead.
-
-    Raises:
-      UsageError: the folder cannot be used; it is named.
-    """
-    try:
-        holds_run = (workdir / "config.json").exists()
-        others = workdir.exists() and (
-            not workdir.is_dir() or any(path.name != lock.NAME for path in workdir.iterdir())
-        )
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UsageError(f"{workdir}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if resume:
-        if not holds_run:
-            raise UsageError(f"{workdir}: holds no run to resume")
-    elif holds_run:
-        raise UsageError(
-            f"{workdir}: already holds a run, which is never overwritten: choose another --workdir, or go on with it: "
-            f"--resume {workdir}"
-        )
-    elif others:
-        raise UsageError(f"{workdir}: is not an empty folder: choose another --workdir")
 
 
 def _parameters(state: TrainState) -> int:

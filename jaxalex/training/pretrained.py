@@ -19,7 +19,7 @@ from jaxalex.errors import UsageError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system.devices import choose_device
-from jaxalex.training import placement
+from jaxalex.training import folder, placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.state import TrainState
 from jaxalex.weights import convert
@@ -63,6 +63,7 @@ def load(
     config = None
     weights = path
     if path.is_dir():
+        folder.refuse_strange(path)
         config = config_lib.read(path)
         weights = path / "model.safetensors"
         if not weights.exists():

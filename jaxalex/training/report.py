@@ -115,8 +115,7 @@ def plateau_hint(init: str, num_classes: int) -> str:
 
 def append_row(path: pathlib.Path, row: EpochRow) -> None:
     """Adds one epoch to ``metrics.jsonl``."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_json_line(row))
+    files.append(path, _json_line(row))
 
 
 def write_rows(path: pathlib.Path, rows: Sequence[EpochRow]) -> None:

@@ -41,7 +41,11 @@ def _finite(value: Any) -> Any:
 def write(whole: Mapping[str, Any], out: pathlib.Path) -> str:
     """Writes ``report.json`` and ``report.html`` into a folder, which is made if need be; returns the JSON text."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(text(whole))
+    # Anew: a link of that name in somebody's folder must not lead elsewhere.
+    for name in ("report.json", "report.html"):
+        (out / name).unlink(missing_ok=True)
+    with (out / "report.json").open("x", encoding="utf-8") as file:
+        file.write(text(whole))
     html.write_html(json.loads(text(whole)), out / "report.html")
     return text(whole)
 

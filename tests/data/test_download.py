@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from jaxalex.data.download import download
@@ -223,3 +224,40 @@ def test_full_disk(server, tmp_path, full_disk):
     with full_disk(), pytest.raises(RunError, match=r"failed to write .*archive\.tar\.gz: File too large"):
         fetch(server, tmp_path)
     assert "archive.tar.gz" not in names(tmp_path)
+
+
+def test_what_lies_under_the_temporary_name_is_neither_followed_nor_waited_for(server, tmp_path):
+    (tmp_path / "d").mkdir()
+    part, victim = tmp_path / "d" / "archive.tar.gz.part", tmp_path / "victim"
+    victim.write_text("mine")
+    for make, kind in (
+        (lambda: part.symlink_to(victim), "a symbolic link"),
+        (lambda: os.mkfifo(part), "a named pipe"),
+        (part.mkdir, "a folder"),
+        (lambda: os.link(victim, part), "a second name"),
+    ):
+        make()
+        with pytest.raises(UsageError, match=rf"archive.tar.gz.part: (is|has) {kind}"):
+            fetch(server, tmp_path)
+        part.rmdir() if part.is_dir() else part.unlink()
+    os.mkfifo(tmp_path / "d" / "archive.tar.gz")
+    with pytest.raises(UsageError, match=r"archive.tar.gz: is a named pipe"):
+        fetch(server, tmp_path)
+    assert victim.read_text() == "mine"
+
+
+def test_what_was_prepared_when_a_process_was_killed_is_removed_a_day_later(tmp_path):
+    from jaxalex.data.cifar10 import tfds_reader
+    from jaxalex.data.splits import ImageSet, Published
+
+    old, new, other = (
+        tmp_path / "cifar10" / f"incomplete.{name}" for name in ("ABC123_3.0.2", "ABC124_3.0.2", "x_3.0.2")
+    )
+    for folder in (old, new, other):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("")
+    for folder in (old, other):
+        os.utime(folder, (time.time() - 90_000,) * 2)
+    some = ImageSet(np.zeros((2, 32, 32, 3), np.uint8), np.zeros(2, np.int32))
+    tfds_reader.prepare(tmp_path, Published("cifar10", "", some, some, tuple("0123456789")))
+    assert [folder.exists() for folder in (old, new, other)] == [False, True, True]

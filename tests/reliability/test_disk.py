@@ -6,6 +6,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from jaxalex import train
 from jaxalex.errors import RunError
 from jaxalex.training import loop
-from reliability.runs import assert_same, small
+from reliability.runs import assert_same, small, start
 
 resource = pytest.importorskip("resource")
 
@@ -37,12 +38,13 @@ def _limit_restored() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_full_disk(tmp_path, unbroken) -> None:
+def test_full_disk(tmp_path, unbroken, capfd) -> None:
     run = tmp_path / "run"
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     fill = _then(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard)))
     with _limit_restored(), pytest.raises(RunError) as caught:
         loop.train_and_evaluate(small(), run, fill)
+    assert capfd.readouterr().err == "", "Orbax and its threads have nothing to add"
     message = str(caught.value)
     assert "the checkpoint cannot be saved (" in message
     assert "saved up to step 20: go on with python -m jaxalex.train --resume" in message
@@ -50,6 +52,26 @@ def test_full_disk(tmp_path, unbroken) -> None:
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["12", "20"]
     assert train.main(["--resume", str(run)]) == 0
     assert_same(run, unbroken)
+
+
+@pytest.mark.slow
+def test_really_full_disk(tmp_path) -> None:
+    """A file system of 9 MB, which holds one checkpoint and a bit, and a process of its own: one line on stderr."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=9000k", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    flags = ["--dataset", "digits", "--width", "0.2", "--limit-train", "90", "--limit-eval", "40", "--num-epochs", "6"]
+    try:
+        with start(*flags, "--workdir", str(disk / "run")) as process:
+            _, error = process.communicate(timeout=300)
+        assert process.returncode == 1
+        assert error.count("\n") == 1
+        assert "No space left on device" in error
+        assert "the run is saved up to step 3: go on with" in error
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_read_only_folder(tmp_path, unbroken) -> None:

@@ -13,7 +13,7 @@ import pytest
 from jaxalex import config, train
 from jaxalex.data import ImageSet
 from jaxalex.errors import NotFiniteError, RunError
-from jaxalex.training import epochs, loop, optim, placement
+from jaxalex.training import epochs, folder, optim, placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.state import TrainState
 from reliability.runs import SMALL, like, small
@@ -158,4 +158,4 @@ def test_too_large_a_batch_names_one_that_fits(tmp_path, capsys) -> None:
 def test_settings_survive_the_config(tmp_path) -> None:
     settings = config.from_recipe("baseline", {"on_nonfinite": "skip", "checkpoint_every": "5m", "keep": 7})
     assert config.from_dict(json.loads(config.to_json(settings))) == settings
-    assert loop.check_workdir(tmp_path) is None
+    assert folder.check(tmp_path) is None

@@ -86,10 +86,10 @@ def test_two_runs_that_begin_in_the_same_second_get_two_folders(tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folder.datetime, "datetime", Stopped)
-    names = [folder.new_workdir("digits") for _ in range(3)]
+    names = [folder.make_new("digits") for _ in range(3)]
     assert [str(name) for name in names] == [f"runs/20260102-030405-digits{tail}" for tail in ("", "-2", "-3")]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "runs").touch()
     assert train.main([*SMALL, "--num-epochs", "1"]) == 2
-    assert "runs: is not a folder" in capsys.readouterr().err
+    assert "cannot be made (Not a directory): give --workdir" in capsys.readouterr().err

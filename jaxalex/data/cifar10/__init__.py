@@ -11,6 +11,7 @@ from jaxalex.data.cifar10.files import BINARY, FORMS, Form, read_archive, read_f
 from jaxalex.data.download import download
 from jaxalex.data.splits import Published
 from jaxalex.errors import UsageError
+from jaxalex.system import files
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the archive that TFDS downloads, too
 
@@ -23,18 +24,26 @@ def find(directory: Path, forms: Sequence[Form] = FORMS) -> Callable[[], Publish
       forms: the published forms to look for; the last one is what TFDS' content is checked against.
 
     Returns:
-      A function that reads what was found and raises UsageError if that is damaged; None if nothing was found.
+      A function that reads what was found and raises UsageError if that is damaged, or is no file or folder at all
+      (a pipe, a link that leads nowhere …); None if nothing was found.
+
+    Raises:
+      OSError: ``directory`` cannot be read.
     """
+
+    def there(name: str | Path) -> bool:
+        return files.kind(directory / name) is not None
+
     for form in forms:
-        if (directory / form.folder).is_dir():
+        if there(form.folder):
             return functools.partial(read_folder, directory / form.folder, form)
     for form in forms:
-        if any((directory / name).is_file() for name in form.files):
+        if any(map(there, form.files)):
             return functools.partial(read_folder, directory, form)
     for form in forms:
-        if (directory / form.archive_name).is_file():
+        if there(form.archive_name):
             return functools.partial(read_archive, directory / form.archive_name, form)
-    if (directory / tfds_reader.PREPARED).is_dir():
+    if there(tfds_reader.PREPARED):
         return functools.partial(tfds_reader.read, directory, forms[-1])
     return None
 

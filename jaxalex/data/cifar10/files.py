@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from jaxalex.data import archives
 from jaxalex.data.cifar10 import unpickler
 from jaxalex.data.splits import ImageSet, Published
 from jaxalex.errors import UsageError
+from jaxalex.system import files
 
 T = TypeVar("T")
 CLASS_NAMES = (
@@ -133,12 +135,17 @@ def read_folder(folder: Path, form: Form) -> Published:
       UsageError: a file, which is named, is missing, truncated or altered, or can't be read.
     """
     contents = {}
+    try:
+        files.refuse_other_than(files.FOLDER, folder, follow=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from error
     for name, expected in form.files.items():
         path = folder / name
         try:
-            found = path.stat().st_size
-            # A file of another size is never read: it could be too large for memory.
-            contents[name] = path.read_bytes() if found == expected.size else b""
+            with files.open_regular(path) as file:
+                found = os.fstat(file.fileno()).st_size
+                # A file of another size is never read: it could be too large for memory.
+                contents[name] = file.read(expected.size) if found == expected.size else b""
         except FileNotFoundError as error:
             raise UsageError(f"{path} is missing; {_remedy(form)}") from error
         except OSError as error:

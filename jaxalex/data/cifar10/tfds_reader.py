@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import re
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from jaxalex.data.cifar10.files import BINARY, CLASS_NAMES, Form, encode_records
 from jaxalex.data.splits import ImageSet, Published
 from jaxalex.errors import RunError, UsageError
-from jaxalex.system import files
+from jaxalex.system import files, quiet
 
 VERSION = "3.0.2"
 PREPARED = Path("cifar10") / VERSION
@@ -34,6 +36,7 @@ def prepare(directory: Path, data: Published) -> None:
     import tensorflow_datasets as tfds
 
     builder = _builder_class(data)(data_dir=os.fspath(directory), file_format="array_record")
+    _remove_leftovers((directory / PREPARED).parent)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
         with _quiet_tfds():
@@ -41,6 +44,15 @@ def prepare(directory: Path, data: Published) -> None:
     except (OSError, RuntimeError) as error:  # array_record reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise RunError(f"failed to prepare {directory / PREPARED}: {reason}") from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what TFDS was preparing when its process was killed; not within a day, as it may be alive."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            old = path.lstat().st_mtime < time.time() - 24 * 3600
+            if old and re.fullmatch(rf"incomplete\.[A-Z0-9]{{6}}_{re.escape(VERSION)}", path.name):
+                shutil.rmtree(path)  # refuses a link
 
 
 def _builder_class(data: Published) -> Any:
@@ -105,8 +117,12 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     folder = directory / PREPARED
     remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
     try:
+        for path in folder.iterdir():  # a named pipe would be waited for
+            if not path.is_dir():
+                files.refuse_other_than(files.REGULAR, path, follow=True)
         _refuse_strange_features(folder / "features.json")
-        with contextlib.redirect_stderr(io.StringIO()):  # TFDS prints a banner where TensorFlow is missing
+        # TFDS prints a banner where TensorFlow is missing, and logs what it then raises.
+        with quiet.logs(), contextlib.redirect_stderr(io.StringIO()):
             parts = tfds.data_source(
                 f"cifar10:{VERSION}",
                 data_dir=os.fspath(directory),
