@@ -11,7 +11,7 @@ from jaxalex.data.cifar10.files import BINARY, FORMS, Form, read_archive, read_f
 from jaxalex.data.download import download
 from jaxalex.data.splits import Published
 from jaxalex.errors import UsageError
-from jaxalex.system import files
+from jaxalex.system.files import kind  # not `files`: that is a module of this package, too
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the archive that TFDS downloads, too
 
@@ -32,7 +32,7 @@ def find(directory: Path, forms: Sequence[Form] = FORMS) -> Callable[[], Publish
     """
 
     def there(name: str | Path) -> bool:
-        return files.kind(directory / name) is not None
+        return kind(directory / name) is not None
 
     for form in forms:
         if there(form.folder):
