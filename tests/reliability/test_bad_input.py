@@ -24,7 +24,7 @@ from jaxalex.errors import UsageError
 from jaxalex.predict import read_picture
 from jaxalex.training import pretrained
 from jaxalex.weights.safetensors import load_weights
-from reliability import readers
+from reliability import data_readers, readers
 
 resource = pytest.importorskip("resource")
 
@@ -308,7 +308,7 @@ def test_labels_out_of_range() -> None:
         cifar10_files.decode_records(bytes(records))
     with pytest.raises(UsageError, match="not a whole number of records"):
         cifar10_files.decode_records(bytes(3074))
-    batch = readers._batch()
+    batch = data_readers._batch()
     label = batch.index(b"](K") + 3
     assert unpickler.load_batch(batch)[1][0] == batch[label]
     with pytest.raises(UsageError, match="not a list of numbers from 0 to 9"):
@@ -320,7 +320,7 @@ def test_a_pickle_that_grows_without_end() -> None:
     nested = b"](K\x01" + b"K\x01" * 9 + b"eq\x00"
     for level in range(1, 10):
         nested += b"](" + b"h" + bytes([level - 1]) + (b"h" + bytes([level - 1])) * 9 + b"eq" + bytes([level])
-    batch = readers._batch()
+    batch = data_readers._batch()
     start, end = batch.index(b"](K"), batch.index(b"U\x04data")
     with pytest.raises(UsageError, match="not a list of numbers"):
         unpickler.load_batch(batch[:start] + b"(" + nested + b"1" + b"h\x09" + batch[end:])
