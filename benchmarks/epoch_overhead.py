@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxalex import cli
+from jaxalex.system import settings
 
 
 def measure(batch_size: int, num_steps: int, pairs: int, device_name: str, width: float) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parser.parse(argv)
         if flags.pairs < 2 or flags.steps < 1 or flags.batch_size < 1:
             parser.error("--pairs must be at least 2, --steps and --batch-size at least 1")
+        settings.start_jax()
         result = measure(flags.batch_size, flags.steps, flags.pairs, flags.device, flags.width)
         text = json.dumps(result, indent=2)
         print(text)

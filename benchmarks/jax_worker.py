@@ -35,7 +35,9 @@ class JaxWorker(protocol.Worker):
 
     def hello(self, device: str, precision: str) -> dict[str, Any]:
         """Starts JAX. Returns what it runs on."""
-        from jaxalex.system import environment
+        from jaxalex.system import environment, settings
+
+        settings.start_jax()
         from jaxalex.system.devices import choose_device
         from jaxalex.training import epochs, steps  # noqa: F401 (imports are not part of a program's memory)
 

@@ -107,6 +107,8 @@ def _explained(command: Callable[[], None]) -> int:
     except OSError as error:
         usage = error.errno == errno.ENAMETOOLONG
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2 if usage else 1)
+    except FloatingPointError as error:  # under JAX_DEBUG_NANS
+        return _fail(str(error).strip().partition("\n")[0], 1)
     except MemoryError:
         return _fail("out of memory: try a smaller --batch-size", 1)
     except RuntimeError as error:

@@ -6,7 +6,6 @@ Imports nothing heavy, so that a wrong flag is refused at once.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
 import re
 import types
@@ -42,7 +41,7 @@ class TrainConfig:
       data_dir: the data's folder; None means JAXALEX_DATA_DIR, else tensorflow-datasets' folder.
       batch_size: samples per step.
       num_epochs: passes over the training set.
-      learning_rate: of SGD, constant.
+      learning_rate: of SGD, constant; like momentum and weight decay within float32's range.
       momentum: of SGD, in [0, 1).
       weight_decay: coupled (added to the gradient), as in torch.optim.SGD.
       seed: of the split, the initial parameters, the order of samples and dropout.
@@ -111,13 +110,17 @@ _CHOICES = {
     "on_nonfinite": NONFINITE,
 }
 
+# What float32 can hold: its smallest normal number, its largest, and the one before 1, rounded inwards.
+_SMALLEST, _LARGEST, _BELOW_ONE = 1.1755e-38, 3.4028e38, 0.99999994
+
 _RANGES: dict[str, tuple[Any, str]] = {
     "width": (lambda v: 0 < v <= 16, "above 0 and at most 16"),
     "batch_size": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
     "num_epochs": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
-    "learning_rate": (lambda v: 0 < v < math.inf, "a finite number above 0"),
-    "momentum": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    "weight_decay": (lambda v: 0 <= v < math.inf, "a finite number, at least 0"),
+    # All three are float32 in the step, where a smaller number than these counts as 0.
+    "learning_rate": (lambda v: _SMALLEST <= v <= _LARGEST, f"from {_SMALLEST} to {_LARGEST}"),
+    "momentum": (lambda v: v == 0 or _SMALLEST <= v <= _BELOW_ONE, f"0, or from {_SMALLEST} to {_BELOW_ONE}"),
+    "weight_decay": (lambda v: v == 0 or _SMALLEST <= v <= _LARGEST, f"0, or from {_SMALLEST} to {_LARGEST}"),
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     "limit_train": (lambda v: v >= 1, "at least 1"),
     "limit_eval": (lambda v: v >= 1, "at least 1"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jaxalex import cli
 from jaxalex import config as config_lib
 from jaxalex.errors import UsageError
+from jaxalex.system import settings
 
 _EPILOG = """\
 examples:
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = _parser().parse(argv)
         if flags.limit_eval is not None and flags.limit_eval < 1:
             raise UsageError(f"--limit-eval must be at least 1, not {flags.limit_eval}")
+        settings.start_jax()
         from jaxalex import data
         from jaxalex.system import compilation_cache
         from jaxalex.training import pretrained, report

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jaxalex import cli
 from jaxalex.errors import UsageError
 from jaxalex.evaluate import add_network_flags
+from jaxalex.system import settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = _parser().parse(argv)
         if flags.top < 1:
             raise UsageError(f"--top must be at least 1, not {flags.top}")
+        settings.start_jax()
         import jax
         import numpy as np
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxalex import cli
 from jaxalex import config as config_lib
 from jaxalex.errors import UsageError
+from jaxalex.system import settings
 
 if TYPE_CHECKING:
     from jaxalex.networks.alexnet import AlexNet
@@ -105,11 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if value is not None and not 1 <= value <= 100_000:
                 raise UsageError(f"--{name.replace('_', '-')} must be from 1 to 100000, not {value}")
         config_lib.check_range("width", flags.width)
+        settings.start_jax()
         from jaxalex.networks.alexnet import build
         from jaxalex.networks.tables import NETWORKS
         from jaxalex.system.devices import choose_device
 
-        choose_device("cpu", "float32")  # nothing is computed, but JAX starts here
+        choose_device("auto", "float32")  # nothing is computed, but JAX starts here
         model = build(flags.model, flags.num_classes, flags.width)
         image_size = flags.image_size or NETWORKS[flags.model].image_size
         summary = summarize(model, flags.model, image_size, flags.input_channels)

@@ -11,6 +11,7 @@ from jaxalex import cli
 from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
 from jaxalex.errors import UsageError
+from jaxalex.system import settings
 from jaxalex.system.memory import keep_freed_memory
 
 _EPILOG = """\
@@ -125,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UsageError(f"--resume {run} goes on in that folder: leave out --workdir {workdir}")
             config = config_lib.resumed(path, flags)
         keep_freed_memory()
-        from jaxalex.system import compilation_cache  # slow to import: not before the flags are checked
+        settings.start_jax()  # slow: not before the flags are checked
+        from jaxalex.system import compilation_cache
         from jaxalex.training.loop import train_and_evaluate
 
         compilation_cache.enable_for_command(cache)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
 from jaxalex.networks.tables import NETWORKS
+from jaxalex.system import settings
 
 DTYPES = ("float64", "float32")
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse(argv)
     _check(args)
+    settings.start_jax()
     from netparity import full_float32
     from netparity.report import document, screen
     from parity_tests.alexnet import suite

@@ -137,7 +137,7 @@ def _resume(folder: Path) -> Any:
     with lock.hold(folder) as check_lock:
         keeper = _keeper(folder, check_lock)
         try:
-            with failures_explained(folder, 0.01, keeper.saved_step):
+            with failures_explained(folder, settings, keeper.saved_step):
                 state, progress = keeper.restore(_network()[0], lambda line: None)
                 run_folder.remove_leftovers(folder)
                 files.write_whole(folder / "config.json", config.to_json(settings))

@@ -7,10 +7,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import zlib
 
 import pytest
 
 from jaxalex import train
+from jaxalex.errors import UsageError
+from jaxalex.system import compilation_cache
 
 SMALL = ["--recipe", "quickstart", "--width", "0.05", "--limit-train", "64", "--limit-eval", "10", "--num-epochs", "1"]
 
@@ -72,3 +75,72 @@ def test_a_folder_asked_for_by_name_must_work(tmp_path, capsys, monkeypatch: pyt
     assert code == 2
     assert "cannot be created" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_damaged_entries_are_told_once_and_healed(tmp_path) -> None:
+    cache = tmp_path / "home" / ".cache" / "jaxalex" / "xla"
+    (tmp_path / "home").mkdir()
+    assert _train(tmp_path / "a", tmp_path / "home").returncode == 0
+    kept = _files(cache)
+    for number, path in enumerate(sorted(cache.iterdir())):
+        content = path.read_bytes()
+        damaged = (
+            content[: len(content) // 2],  # what a process leaves that is killed while it writes
+            content[::-1],
+            b"",
+            zlib.compress(b"whatever" * 100),  # packed well, but no program
+        )
+        path.write_bytes(damaged[number % 4])
+    healing = _train(tmp_path / "b", tmp_path / "home")
+    assert healing.returncode == 0
+    assert healing.stderr.startswith(f"note: {cache}: compiled programs were damaged, removed and compiled anew (")
+    assert healing.stderr.count("\n") == 1
+    assert _files(cache) == kept
+    after = _train(tmp_path / "c", tmp_path / "home")
+    assert (after.returncode, after.stderr) == (0, "")
+    assert _files(cache) == kept
+    assert _loss(tmp_path / "a") == _loss(tmp_path / "b") == _loss(tmp_path / "c")
+
+
+def test_a_full_disk_is_told_once(tmp_path) -> None:
+    """No file may become longer than 6 kB: most programs are. Of these, nothing is left."""
+    pytest.importorskip("resource")
+    cache = tmp_path / "cache"
+    code = "from jaxalex.system import compilation_cache\n"
+    code += f"import resource, pathlib; compilation_cache.enable(pathlib.Path({str(cache)!r}))\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))\n"
+    code += "import jax; key = jax.random.key(0); print(jax.random.normal(jax.random.split(key)[0], (3, 3)).sum())"
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert result.stderr.startswith(f"note: {cache}: compiled programs were not kept (OSError: [Errno 27] ")
+    assert result.stderr.count("\n") == 1
+    assert _files(cache)
+    assert all(path.stat().st_size < 6000 for path in cache.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "folder"])
+def test_an_entry_that_is_no_file(tmp_path, kind: str, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a pipe would never end."""
+    cache = tmp_path / "jaxalex" / "xla"
+    cache.mkdir(parents=True)
+    strange = cache / "jit_something-0123-cache"
+    {"pipe": os.mkfifo, "loop": lambda path: path.symlink_to(path.name), "folder": pathlib.Path.mkdir}[kind](strange)
+    with pytest.raises(UsageError, match="jit_something-0123-cache: is not a regular file: remove it, or use another"):
+        compilation_cache.enable(cache)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compilation_cache.enable_for_command("on")
+    error = capsys.readouterr().err
+    assert error.startswith(f"note: no compilation cache: {strange}: is not a regular file: ")
+    assert error.count("\n") == 1
+
+
+def test_a_variable_that_names_no_folder(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, prepare in (("file", lambda path: path.write_text("")), ("loop", lambda path: path.symlink_to("loop"))):
+        prepare(tmp_path / name)
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / name))
+        assert train.main([*SMALL, "--workdir", str(tmp_path / "a")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: JAX_COMPILATION_CACHE_DIR: {tmp_path / name}: cannot be created (")
+        assert error.count("\n") == 1
+        assert not (tmp_path / "a").exists()

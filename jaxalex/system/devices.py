@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import jax
 
 from jaxalex.errors import UsageError
+from jaxalex.system import files, settings
 
 
 def choose_device(name: str, precision: str) -> jax.Device:
@@ -21,12 +23,20 @@ def choose_device(name: str, precision: str) -> jax.Device:
       precision: "float32", "tf32" or "bfloat16".
 
     Raises:
-      UsageError: there is no such device, or it lacks TF32. Another device is never chosen silently.
+      UsageError: there is no such device, JAX's own settings leave it out, or it lacks TF32. Another device is never
+        chosen silently.
     """
     with _plugin_failures() as failures:
-        cpu = jax.devices("cpu")[0]  # the first call makes JAX look for devices of every kind
-    gpus = [] if name == "cpu" else _gpus()
-    reason = f" ({'; '.join(failures)})" if failures else ""
+        try:
+            jax.devices()  # the first call makes JAX look for devices of every kind that it may use
+        except (RuntimeError, AssertionError) as error:  # the latter where JAX_PLATFORMS names only what is not here
+            why = "; ".join(failures) or (str(error) and files.first_line(error)) or "there is no such device"
+            raise UsageError(f"JAX cannot start{_variables()}: {why}") from error
+    default = settings.get("jax_default_device")
+    if isinstance(default, str) and not _of_kind(default):
+        raise UsageError(f"JAX_DEFAULT_DEVICE={default}: JAX finds no such device here: unset it")
+    cpus, gpus = ([] if name == other else _of_kind(kind) for kind, other in (("cpu", "gpu"), ("gpu", "cpu")))
+    reason = f" ({'; '.join(failures)})" if failures else _variables()
     if name == "gpu" and not gpus:
         raise UsageError(
             f"--device gpu: JAX finds no GPU here{reason}; "
@@ -34,7 +44,9 @@ def choose_device(name: str, precision: str) -> jax.Device:
         )
     if name == "auto" and failures and pathlib.Path("/dev/nvidiactl").exists():
         print(f"note: there is an NVIDIA GPU, but JAX cannot use it{reason}", file=sys.stderr)
-    device = gpus[0] if gpus else cpu
+    if not (cpus or gpus):
+        raise UsageError(f"--device {name}: JAX may use no such device here{_variables()}")
+    device = (gpus or cpus)[0]
     if precision == "tf32" and float(getattr(device, "compute_capability", 0) or 0) < 8.0:
         raise UsageError(
             f"--precision tf32: {device.device_kind} has no TF32 (an NVIDIA GPU of the Ampere generation or later "
@@ -43,11 +55,18 @@ def choose_device(name: str, precision: str) -> jax.Device:
     return device
 
 
-def _gpus() -> list[jax.Device]:
+def _of_kind(kind: str) -> list[jax.Device]:
     try:
-        return jax.devices("gpu")
-    except RuntimeError:  # no GPU backend
+        return jax.devices(kind)
+    except RuntimeError:  # no such backend, or JAX_PLATFORMS leaves it out
         return []
+
+
+def _variables() -> str:
+    """The environment variables that decide which devices JAX may use, as far as they are set, in brackets."""
+    names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
+    found = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    return f" (under {', '.join(found)})" if found else ""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What must be reported beside any result: versions, processor or GPU, number of cores."""
+"""What must be reported beside any result: versions, variables, processor or GPU, number of cores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import jax
 
 _PACKAGES = ("jaxalex", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_VARIABLES = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")
 
 
 def versions() -> dict[str, str]:
@@ -24,6 +25,11 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout without installing it
             found[package] = "not installed"
     return found
+
+
+def variables() -> dict[str, str]:
+    """The environment variables, of those that are set, that may change a result's last bits and are not JAX's own."""
+    return {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
 
 
 def cpu_count() -> int:

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxalex.errors import NotFiniteError, RunError
-from jaxalex.system import memory
+from jaxalex.errors import NotFiniteError, RunError, UsageError
+from jaxalex.system import memory, settings
 from jaxalex.training import placement, steps
 from jaxalex.training.placement import Placed
 from jaxalex.training.state import TrainState
@@ -110,7 +110,13 @@ def compile_epoch(
 
     Raises:
       RunError: they would not fit into the device's memory; the message names a batch size that does.
+      UsageError: JAX is told to compile nothing.
     """
+    if settings.get("jax_disable_jit"):
+        raise UsageError(
+            "JAX_DISABLE_JIT=1 cannot be used: training compiles its steps beforehand: unset it, or look into a step "
+            "by calling jaxalex.training.steps.train_step"
+        )
     start = time.perf_counter()
     programs = _compile(state, placed, batch_size, key, skip_nonfinite)
     free = placement.free_bytes(placed.sharding)
@@ -178,7 +184,12 @@ def train_one_epoch(
     """
     start = time.perf_counter() - tally.seconds
     size, done = len(placed), int(tally.count)
-    with tqdm(total=size, initial=done, desc=description, unit=" images", leave=False, disable=None) as bar:
+    # Under JAX_DEBUG_NANS and the like JAX could only name the program; our own check names the step.
+    with (
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        tqdm(total=size, initial=done, desc=description, unit=" images", leave=False, disable=None) as bar,
+    ):
         pending = None  # metrics are read one dispatch late, so that the device never waits for the host
         step = tally.step
         for data, rows in placed.dispatches(indices, compiled.steps_per_dispatch, first=step):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxalex import config as config_lib
 from jaxalex import data
@@ -20,9 +21,9 @@ from jaxalex.data.stats import normalization
 from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
-from jaxalex.system import environment, files, interrupt, lock
+from jaxalex.system import environment, files, interrupt, lock, settings
 from jaxalex.system.devices import choose_device
-from jaxalex.training import advice, folder, optim, pictures, placement, report
+from jaxalex.training import advice, capacity, folder, optim, pictures, placement, report
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
     CompiledEpoch,
@@ -90,7 +91,11 @@ def train_and_evaluate(
         notify=say,
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
-    state = _initial_state(config, splits, init_key)
+    scale = normalization(config.normalize, splits.train.images)
+    create = functools.partial(_initial_state, config, splits, scale, init_key)
+    capacity.check(create, config.width, splits, placement.free_bytes(sharding))
+    # Waited for, so that whatever goes wrong does so here, and the state is in memory before what is free is read.
+    state = jax.block_until_ready(create(config.width))
     described = environment.describe_device(device)
     for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described):
         say(line)
@@ -112,7 +117,7 @@ def train_and_evaluate(
             check_lock=check_lock,
         )
         run = _Run(config, workdir, say, sharding, splits, dropout_key, compiled, keeper)
-        with advice.failures_explained(workdir, config.learning_rate, keeper.saved_step):
+        with advice.failures_explained(workdir, config, keeper.saved_step):
             state, progress = keeper.restore(state, say) if resume else (state, Progress())
             folder.remove_leftovers(workdir)
             files.write_whole(workdir / "config.json", config_lib.to_json(config))
@@ -179,6 +184,8 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "skipped_steps": sum(row.skipped_steps for row in rows),
         "devices": [environment.describe_device(device) for device in placement.devices(run.sharding)],
         "versions": environment.versions(),
+        "variables": environment.variables(),
+        "settings": settings.current(),
         "parameters": _parameters(state),
     }
     images, labels, names = splits.test.images, splits.test.labels, splits.class_names
@@ -215,19 +222,20 @@ def _parameters(state: TrainState) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
-def _initial_state(config: TrainConfig, splits: data.Splits, key: jax.Array) -> TrainState:
+def _initial_state(
+    config: TrainConfig, splits: data.Splits, scale: tuple[np.ndarray, np.ndarray], key: jax.Array, width: float
+) -> TrainState:
     model = build(
         config.model,
         splits.num_classes,
-        config.width,
+        width,
         init=config.init,
         precision=config.precision,
     )
     tx = optim.sgd(config.learning_rate, config.momentum, config.weight_decay)
-    mean, std = normalization(config.normalize, splits.train.images)
     size = NETWORKS[config.model].image_size
     # The state lies where the key does: a computation follows its arguments.
-    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), mean, std)
+    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), *scale)
 
 
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:

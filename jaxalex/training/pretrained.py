@@ -15,9 +15,10 @@ import optax
 from jaxalex import config as config_lib
 from jaxalex import data
 from jaxalex.data.stats import normalization
-from jaxalex.errors import UsageError
+from jaxalex.errors import RunError, UsageError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
+from jaxalex.system import memory
 from jaxalex.system.devices import choose_device
 from jaxalex.training import folder, placement
 from jaxalex.training.checkpoint import Checkpoints
@@ -59,6 +60,7 @@ def load(
 
     Raises:
       UsageError: a file cannot be read, or names and shapes do not fit; the message lists all of them.
+      RunError: the network does not fit into the device's memory.
     """
     config = None
     weights = path
@@ -78,9 +80,13 @@ def load(
     try:
         if description is None:
             description = _describe(arrays, given or {})
-        state = jax.device_put(_state(arrays, description, precision), sharding)
+        on_host = _state(arrays, description, precision)
     except UsageError as error:
         raise UsageError(f"{weights}: {error}") from error
+    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(on_host.params)), placement.free_bytes(sharding)
+    if free is not None and needed > free:
+        raise RunError(f"out of memory: {weights} takes {memory.gigabytes(needed)}, {memory.gigabytes(free)} are free")
+    state = jax.device_put(on_host, sharding)
     if checkpoint == "best":
         if not (path / "checkpoints").is_dir():
             raise UsageError(f"{path}: holds no checkpoints")

@@ -15,7 +15,7 @@ from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
 from jaxalex.data import Splits
 from jaxalex.errors import UsageError
-from jaxalex.system import environment
+from jaxalex.system import environment, settings
 from jaxalex.training.epochs import Tally
 from jaxalex.training.report import EpochRow
 
@@ -83,13 +83,19 @@ def describe_run(config: TrainConfig, splits: Splits, dropout_key: jax.Array, de
     """What every checkpoint of a run records beside its progress, as JSON values.
 
     Returns:
-      ``config``, ``split`` (see `describe_split`), ``dropout_key`` (its words) and ``environment`` (device, versions).
+      ``config``, ``split`` (see `describe_split`), ``settings`` (JAX's), ``dropout_key`` (its words) and
+      ``environment`` (device, versions, variables).
     """
     return {
         "config": dataclasses.asdict(config),
         "split": describe_split(splits, config.seed),
+        "settings": settings.current(),
         "dropout_key": jax.random.key_data(dropout_key).tolist(),
-        "environment": {"device": environment.describe_device(device), **environment.versions()},
+        "environment": {
+            "device": environment.describe_device(device),
+            **environment.versions(),
+            **environment.variables(),
+        },
     }
 
 
@@ -113,10 +119,14 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
       now: from `describe_run`.
 
     Raises:
-      UsageError: they differ in configuration, data or dropout key; the message lists every difference.
+      UsageError: they differ in configuration, data, JAX's settings or dropout key; the message lists every difference.
     """
-    for part in ("config", "split", "dropout_key"):
+    for part in ("config", "split", "settings", "dropout_key"):
         old, new = then.get(part), now[part]
+        if part == "settings":
+            if others := settings.differences(old, new):
+                raise UsageError(f"was computed under other settings of JAX: {others}")
+            continue
         if part == "config" and isinstance(old, dict):
             old, new = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (old, new))
         if old != new:

@@ -122,7 +122,16 @@ def test_a_rate_that_is_far_too_high(tmp_path, capsys) -> None:
     assert error.endswith("--on-nonfinite skip (nothing was saved yet)\n")
     flags = ["--num-epochs", "1", "--learning-rate", "1e30", "--on-nonfinite", "skip"]
     assert train.main([*SMALL, *flags, "--workdir", str(tmp_path / "other")]) == 1
-    assert "evaluation loss is" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "evaluation loss is" in error
+    assert "learning rate 1e+30: try a lower --learning-rate, or another --init (" in error
+
+
+def test_a_weight_decay_that_is_far_too_high(tmp_path, capsys) -> None:
+    flags = [*SMALL, "--num-epochs", "1", "--weight-decay", "1e30", "--workdir", str(tmp_path / "run")]
+    assert train.main(flags) == 1
+    error = capsys.readouterr().err
+    assert ", learning rate 0.01, weight decay 1e+30: try a lower --weight-decay (nothing was saved yet)\n" in error
 
 
 def test_no_state_that_is_not_finite_is_ever_saved(tmp_path) -> None:
