@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import result, tables
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
+from jaxalex.system import files
 
 Result = Mapping[str, Any]
 
@@ -165,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         *sources, page = args.files
         if not sources:
             raise UsageError("needs at least one RESULT.json, and last the page")
+        if not args.check:
+            files.check_output("PAGE", page)
         results = [result.read(source) for source in sources]
         try:
             text = page.read_text(encoding="utf-8")
