@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks import flags
 from benchmarks import settings as s
 from jaxalex import cli
 from jaxalex.errors import RunError
@@ -130,6 +131,9 @@ def _main(argv: Sequence[str] | None) -> None:
     run = suite.Suite(options, args.quick, vars(args), args.json, _progress)
     complete = run.run(plan, args.resume, until)
     _report(args, run.result)
+    failures = run.failures()
+    if failures:
+        raise RunError(f"not all could be measured: {'; '.join(failures)}")
     if not complete:
         raise RunError("the time limit came before the end: run the same command with --resume to go on")
 
@@ -139,17 +143,9 @@ def _given(args: argparse.Namespace) -> list[tuple[str, Sequence[str]]]:
 
 
 def _check(parser: cli.Parser, args: argparse.Namespace) -> None:
-    if not 0 < args.width <= 16:
-        parser.error(f"--width must be above 0 and at most 16, not {args.width}")
-    if args.repeats is not None and args.repeats < 3:
-        parser.error(f"--repeats must be at least 3, not {args.repeats}")
-    if args.warmup < 3:
-        parser.error(f"--warmup must be at least 3, not {args.warmup}")
+    flags.check(args, repeats=3, warmup=3)
     if args.resume and args.json is None:
         parser.error("--resume needs --json FILE")
-    for file in (args.json, args.html, args.png):
-        if file is not None and not file.absolute().parent.is_dir():
-            parser.error(f"{file}: there is no folder {file.parent}")
 
 
 def _report(args: argparse.Namespace, result: dict[str, Any]) -> None:
@@ -172,4 +168,4 @@ def _progress(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, Tether
 from benchmarks.protocol import one_line
 from jaxalex.errors import RunError
 
@@ -37,7 +37,10 @@ def timed(arguments: Sequence[str], timeout: float | None = None) -> tuple[float
     lines = []
     start = time.perf_counter()
     with tempfile.TemporaryFile(mode="w+", errors="replace") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env, start_new_session=True
+        )
+        tether = Tether(process)
         timer = threading.Timer(threading.TIMEOUT_MAX if timeout is None else timeout, process.kill)
         timer.daemon = True
         with process:
@@ -49,7 +52,7 @@ def timed(arguments: Sequence[str], timeout: float | None = None) -> tuple[float
                 code = process.wait()
             finally:  # stopped ourselves: it must not go on alone
                 timer.cancel()
-                process.kill()
+                tether.kill()
         seconds = time.perf_counter() - start
         errors.seek(0)
         last = one_line("\n".join(reversed(errors.read().splitlines()[-20:])))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import pathlib
 import statistics
 import sys
@@ -17,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import commands, result
+from benchmarks import commands, flags, result
 from benchmarks.figures import spread
 from benchmarks.measure import Options, first_step
 from benchmarks.process import Worker, WorkerError
@@ -65,14 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     parser = _parser()
     args = parser.parse(argv)
-    if args.pairs < 1 or args.num_epochs < 1 or args.batch_size < 1:
-        parser.error("--pairs, --num-epochs and --batch-size must be at least 1")
+    flags.check(args)
+    if args.dataset == "cifar10":
+        _check_data(args.data_dir or os.environ.get("JAXALEX_DATA_DIR"))
     if args.resume and args.json is None:
         parser.error("--resume needs --json FILE")
     until = math.inf if args.time_limit is None else time.monotonic() + args.time_limit
     whole: dict[str, Any] = {"environment": {}, "runs": [], "steps": [], "rows": []}
     if args.resume and args.json.exists():
-        whole = result.read(args.json)
+        whole = result.read(args.json, "runs", "steps", "rows")
         _check_same(args, whole["environment"])
     for run in _wanted(args):
         if not any(all(done[k] == v for k, v in run.items()) for done in whole["runs"]):
@@ -86,6 +88,16 @@ def _main(argv: Sequence[str] | None) -> None:
     print(tables.plain(tables.end_to_end_table(whole["rows"])))
     if args.png is not None:
         args.png.write_bytes(charts.epochs([r for r in whole["rows"] if r["precision"] == args.precision[0]]))
+
+
+def _check_data(folder: str | None) -> None:
+    """Both programs can read CIFAR-10 in this form; nothing is downloaded for a measurement."""
+    from jaxalex import data  # imports NumPy, which --help can do without
+
+    form, folder = "cifar-10-batches-py", data.stored_dir(folder) if folder else None
+    if folder is None or not (pathlib.Path(folder) / form).is_dir():
+        where = f"no {form} in {folder}" if folder else "no data folder"
+        raise UsageError(f"{where}: give --data-dir, or set JAXALEX_DATA_DIR, to the folder that holds {form}")
 
 
 def _check_same(args: argparse.Namespace, before: Mapping[str, Any]) -> None:
@@ -112,20 +124,20 @@ def _wanted(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _run(args: argparse.Namespace, run: Mapping[str, Any], until: float) -> dict[str, Any]:
-    flags = ["--dataset", args.dataset, "--model", args.model, "--device", args.device, "--width", str(args.width)]
-    flags += ["--batch-size", str(args.batch_size), "--num-epochs", str(args.num_epochs)]
+    given = ["--dataset", args.dataset, "--model", args.model, "--device", args.device, "--width", str(args.width)]
+    given += ["--batch-size", str(args.batch_size), "--num-epochs", str(args.num_epochs)]
     for name, value in (
         ("--data-dir", args.data_dir),
         ("--limit-train", run["limit_train"]),
         ("--limit-eval", args.limit_eval),
     ):
-        flags += [name, str(value)] if value is not None else []
+        given += [name, str(value)] if value is not None else []
     if run["framework"] == "jax":
-        flags += ["--precision", run["precision"]]
+        given += ["--precision", run["precision"]]
     left = until - time.monotonic()
     if left < 1:
         raise RunError("the time limit came before the end: run the same command with --resume to go on")
-    return commands.training(_PROGRAMS[run["framework"]], flags, None, None if left == math.inf else left)
+    return commands.training(_PROGRAMS[run["framework"]], given, None, None if left == math.inf else left)
 
 
 def _measure_steps(args: argparse.Namespace, whole: dict[str, Any], until: float) -> None:
@@ -215,4 +227,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import flags
 from jaxalex import cli
 from jaxalex.system import settings
 
@@ -84,19 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--pairs", type=int, default=5, metavar="N", help="counted pairs, at least 2 (default 5)")
         parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help="default auto")
         parser.add_argument("--width", type=float, default=1.0, metavar="F", help="of the network (default 1.0)")
-        parser.add_argument("--json", metavar="FILE", help="write the result there, too")
-        flags = parser.parse(argv)
-        if flags.pairs < 2 or flags.steps < 1 or flags.batch_size < 1:
-            parser.error("--pairs must be at least 2, --steps and --batch-size at least 1")
+        parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the result there, too")
+        args = parser.parse(argv)
+        flags.check(args, pairs=2)
         settings.start_jax()
-        result = measure(flags.batch_size, flags.steps, flags.pairs, flags.device, flags.width)
+        result = measure(args.batch_size, args.steps, args.pairs, args.device, args.width)
         text = json.dumps(result, indent=2)
         print(text)
-        if flags.json:
-            pathlib.Path(flags.json).write_text(text + "\n")
+        if args.json:
+            args.json.write_text(text + "\n")
 
     return cli.run(command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -57,6 +57,8 @@ export XLA_PYTHON_CLIENT_PREALLOCATE=false # both frameworks on one card
 limit=520 # seconds a stage, with some to spare
 begin_stage() { deadline=$((SECONDS + limit)); echo "== $1"; }
 left() { echo $((deadline - SECONDS)); }
+# left_but N: the same without N seconds, never below 0.
+left_but() { local seconds=$(($(left) - $1)); echo $((seconds > 0 ? seconds : 0)); }
 
 # within COMMAND…: runs it in what is left of the stage's time.
 within() {
@@ -109,7 +111,7 @@ throughput_part() { # model mode precision batches
   local -a parts=(--no-parts)
   [ "$2 $3" != "train bfloat16" ] || parts=()
   within "$python" -m benchmarks "${flags[@]}" --model "$1" --mode "$2" --precision "$3" --batch-size "$4" \
-    --setting-seconds 15 "--time-limit=$(($(left) - 150))" ${parts[@]+"${parts[@]}"}
+    --setting-seconds 15 "--time-limit=$(left_but 150)" ${parts[@]+"${parts[@]}"}
 }
 
 train() {
@@ -127,7 +129,7 @@ train() {
   local -a precisions=(float32)
   [ "$device" = cpu ] || precisions=(bfloat16 float32)
   within "$python" -m benchmarks.end_to_end "${flags[@]}" --dataset cifar10 --data-dir "$data_dir" --num-epochs 20 \
-    --precision "${precisions[@]}" "--time-limit=$(($(left) - 10))"
+    --precision "${precisions[@]}" "--time-limit=$(left_but 10)"
 }
 
 status=0

@@ -77,22 +77,16 @@ class Contestant:
         return statistics.median(self.rates.values()) if self.rates else 0.0
 
     def start(self, setting: Setting, options: Options) -> None:
-        """Brings it to where a sample can be taken: built, compiled, warmed up; or notes why that failed.
+        """Brings it to where a sample can be taken: built, compiled, warmed up.
 
         Raises:
-          OutOfMemory: if memory ran out.
+          WorkerError: if the worker failed, or memory ran out.
         """
-        try:
-            self.worker = Worker(self.framework, self.scratch)
-            self.facts |= first_step(self.worker, setting, self.variant, options, self.scratch / "xla")
-            self.worker.ask("reset_memory")
-            seconds = self.worker.ask("sample", program="step", calls=options.warmup)["seconds"] / options.warmup
-            self.calls = max(1, math.ceil(options.sample_seconds / max(seconds, 1e-9)))
-        except OutOfMemory:
-            raise
-        except WorkerError as error:
-            self.stop()
-            self.problem = str(error)
+        self.worker = Worker(self.framework, self.scratch)
+        self.facts |= first_step(self.worker, setting, self.variant, options, self.scratch / "xla")
+        self.worker.ask("reset_memory")
+        seconds = self.worker.ask("sample", program="step", calls=options.warmup)["seconds"] / options.warmup
+        self.calls = max(1, math.ceil(options.sample_seconds / max(seconds, 1e-9)))
 
     def sample(self, number: int) -> None:
         """Takes one sample."""
@@ -152,7 +146,7 @@ def measure_setting(setting: Setting, options: Options, say: Callable[[str], Non
         _in_turn(contestants, setting, options, say)
         best = {framework: _best(contestants, framework) for framework in ("jax", "torch")}
         for contestant in contestants:
-            contestant.account()  # before the parts take memory, too
+            _blaming(contestant, lambda c: c.account())  # before the parts take memory, too
         winners = [contestant for contestant in best.values() if contestant is not None and options.parts]
         for contestant in winners:
             say(f"{setting}: parts of {contestant.framework} {contestant.variant}")
@@ -161,16 +155,24 @@ def measure_setting(setting: Setting, options: Options, say: Callable[[str], Non
             contestant.stop()
         for contestant in winners:
             if contestant.facts["compile_seconds"] > 0:
-                _first_step_again(contestant, setting, options)
+                _blaming(contestant, lambda c: _first_step_again(c, setting, options))
         _check_losses(setting, contestants)
         return _rows(setting, contestants, best)
 
 
 def _blaming(contestant: Contestant, work: Callable[[Contestant], None]) -> None:
+    """Does something with a contestant; where its worker fails, it is out, and its row says why.
+
+    Raises:
+      OutOfMemory: naming the variant for which memory ran out.
+    """
     try:
         work(contestant)
     except OutOfMemory as error:
         raise OutOfMemory(f"{contestant.framework} {contestant.variant}: {error}") from error
+    except WorkerError as error:
+        contestant.stop()
+        contestant.problem = str(error)
 
 
 def _in_turn(contestants: Sequence[Contestant], setting: Setting, options: Options, say: Callable[[str], None]) -> None:
@@ -187,7 +189,7 @@ def _in_turn(contestants: Sequence[Contestant], setting: Setting, options: Optio
             for contestant in running:
                 best = _best(contestants, contestant.framework)
                 if best is not None and contestant.rate * _HOPELESS < best.rate:
-                    contestant.account()
+                    _blaming(contestant, lambda c: c.account())
                     contestant.stop()
 
 

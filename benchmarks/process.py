@@ -28,6 +28,35 @@ class OutOfMemory(WorkerError):
     """Memory ran out in a worker."""
 
 
+class Tether:
+    """Kills a process and all that it started if this process ends without doing so itself, however it ends.
+
+    A shell waits for the end of a pipe that only this process holds: the kernel closes it, after SIGKILL, too.
+
+    Args:
+      process: the leader of a session of its own.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._group = process.pid
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -9 "-$1"', "sh", str(self._group)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that no signal to our own group ends it
+        )
+
+    def kill(self) -> None:
+        """Ends the process, everything it started, and the tether itself."""
+        self._shell.kill()
+        self._shell.wait()
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
+
+
 class Worker:
     """A process of one framework; a context manager.
 
@@ -45,9 +74,10 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            start_new_session=True,  # so that close() reaches the compilers that PyTorch starts, too
+            start_new_session=True,  # so that its end is that of the compilers that PyTorch starts, too
             env=environment(scratch),
         )
+        self._tether = Tether(self._process)
 
     def ask(self, op: str, **arguments: Any) -> Any:
         """Sends a request and waits for its result.
@@ -85,8 +115,7 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process and everything it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._tether.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:

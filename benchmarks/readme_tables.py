@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import result, tables
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
+from jaxalex.system import files
 
 Result = Mapping[str, Any]
 
@@ -165,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         *sources, page = args.files
         if not sources:
             raise UsageError("needs at least one RESULT.json, and last the page")
+        if not args.check:
+            files.check_output("PAGE", page)
         results = [result.read(source) for source in sources]
         try:
             text = page.read_text(encoding="utf-8")
@@ -186,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -77,21 +77,27 @@ def write(path: pathlib.Path, result: Mapping[str, Any]) -> None:
     """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
-    files.write_whole(path, json.dumps(result, indent=1) + "\n")
+    text = json.dumps(result, indent=1) + "\n"
+    if path.exists() and not path.is_file():  # /dev/stdout
+        path.write_text(text, encoding="utf-8")
+    else:
+        files.write_whole(path, text)
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
+def read(path: pathlib.Path, *lists: str) -> dict[str, Any]:
     """Reads a result.
+
+    Args:
+      path: the file.
+      lists: the lists of objects that it must hold, by name.
 
     Raises:
       UsageError: naming the file, if it is not one.
     """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: not JSON ({error})") from error
-    if not isinstance(result, dict) or "environment" not in result:
-        raise UsageError(f"{path}: not a result of these benchmarks")
+    result = files.read_json(path)
+    parts = [result.get(name) for name in lists]
+    if not isinstance(result.get("environment"), dict) or not all(
+        isinstance(part, list) and all(isinstance(entry, dict) for entry in part) for part in parts
+    ):
+        raise UsageError(f"{path}: not a result of {'this benchmark' if lists else 'these benchmarks'}")
     return result

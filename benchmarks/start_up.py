@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import pathlib
 import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import commands, result
+from benchmarks import commands, flags, result
 from benchmarks.figures import spread
 from jaxalex import cli
 from jaxalex.networks.tables import NETWORKS
@@ -24,15 +23,15 @@ _HELP = ("jaxalex.train", "jaxalex.evaluate", "jaxalex.predict", "jaxalex.summar
 def measure(model: str, width: float, batch_size: int, device: str, precision: str, repeats: int) -> dict[str, Any]:
     """Seconds from the start of the process to the end of the first step, and to the end of ``--help``."""
     limits = ["--dataset", "digits", "--num-epochs", "1", "--limit-train", str(batch_size), "--limit-eval", "1"]
-    flags = [*limits, "--model", model, "--width", str(width), "--batch-size", str(batch_size), "--device", device]
+    given = [*limits, "--model", model, "--width", str(width), "--batch-size", str(batch_size), "--device", device]
     seconds: dict[str, list[float]] = {"JAX, cold": [], "JAX, cached": [], "PyTorch, eager": []}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             cache = pathlib.Path(folder)
             for name in ("JAX, cold", "JAX, cached"):
-                run = commands.training("jaxalex.train", [*flags, "--precision", precision], cache)
+                run = commands.training("jaxalex.train", [*given, "--precision", precision], cache)
                 seconds[name].append(run["first_step_seconds"])
-        seconds["PyTorch, eager"].append(commands.training("torch_ref.train", flags)["first_step_seconds"])
+        seconds["PyTorch, eager"].append(commands.training("torch_ref.train", given)["first_step_seconds"])
     helps = {name: [commands.timed([name, "--help"])[0] for _ in range(repeats)] for name in _HELP}
     return {
         "setting": {"model": model, "width": width, "batch_size": batch_size, "device": device, "precision": precision},
@@ -59,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("--repeats", type=int, default=3, metavar="N", help="default 3")
         parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the result there")
         args = parser.parse(argv)
-        if args.repeats < 1 or args.batch_size < 1:
-            parser.error("--repeats and --batch-size must be at least 1")
+        flags.check(args)
         found = measure(args.model, args.width, args.batch_size, args.device, args.precision, args.repeats)
         gpu = found["device"].removeprefix("gpu: ") if args.device == "gpu" else None
         whole = {"environment": result.describe(vars(args), gpu), "start_up": found}
@@ -74,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -46,14 +46,18 @@ class Suite:
           until: `time.monotonic` after which no setting is begun; None is no limit.
 
         Returns:
-          whether all of it is done.
+          whether all of it is done; see `failures`, too.
 
         Raises:
           UsageError: if there is no such device, or the file holds another revision's or machine's figures.
           RunError: if a worker failed before anything could be measured.
         """
         device, precisions = settings[0].device, sorted({s.precision for s in settings})
-        before = result.read(self.file) if resume and self.file is not None and self.file.exists() else None
+        before = (
+            result.read(self.file, "rows", "ratios")
+            if resume and self.file is not None and self.file.exists()
+            else None
+        )
         if before is not None:
             self._take_up(before, result.describe(self.flags, before["environment"].get("gpu")))
             if all(self._has(setting) for setting in settings):
@@ -78,6 +82,25 @@ class Suite:
             self.result["ratios"] = ratios(self.result["rows"])
             self._write()
         return True
+
+    def failures(self) -> list[str]:
+        """For each setting in which nothing of one framework could be measured: which, and why.
+
+        A batch for which memory ran out is a result, unless it is all there is.
+        """
+        nothing = not any(row["images_per_second"] for row in self.result["rows"])
+        return [
+            f"{_setting(row)}: {row['framework']}: {row['note']}"
+            for row in (rows[0] for rows in self._unmeasured())
+            if nothing or not _out_of_memory(row)
+        ]
+
+    def _unmeasured(self) -> list[list[dict[str, Any]]]:
+        """The rows of each framework of each setting in which none has a rate."""
+        sides: dict[Any, list[dict[str, Any]]] = {}
+        for row in self.result["rows"]:
+            sides.setdefault((_setting(row), row["framework"]), []).append(row)
+        return [rows for rows in sides.values() if not any(row["images_per_second"] for row in rows)]
 
     def _measure_roofline(self, device: str, precisions: Sequence[str]) -> None:
         before = self.result.get("roofline") or {"matmul_flops_per_second": {}}
@@ -107,6 +130,9 @@ class Suite:
             if ours != theirs:
                 raise UsageError(f"{self.file}: holds figures of another {name} ({theirs}, not {ours}): use a new file")
         self.result = before
+        # What failed is measured anew; memory would run out again.
+        failed = {_setting(rows[0]) for rows in self._unmeasured() if not _out_of_memory(rows[0])}
+        before["rows"] = [row for row in before["rows"] if _setting(row) not in failed]
 
     def _has(self, setting: Setting) -> bool:
         wanted = dataclasses.asdict(setting)
@@ -154,6 +180,14 @@ class Suite:
         if self.file is not None:
             ordered = {name: self.result.get(name) for name in ("environment", "roofline", "rows", "ratios")}
             result.write(self.file, ordered)
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    return str(Setting(**{field.name: row[field.name] for field in dataclasses.fields(Setting)}))
+
+
+def _out_of_memory(row: Mapping[str, Any]) -> bool:
+    return "out of memory" in (row["note"] or "")
 
 
 def ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

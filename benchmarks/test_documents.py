@@ -159,9 +159,9 @@ def test_pages_of_whole_runs_and_start_up(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("content", "page", "message"),
     [
-        (None, None, "cannot be read"),
-        ("{", None, "not JSON"),
-        ("[]", None, "not a result of these benchmarks"),
+        (None, None, "no such file"),
+        ("{", None, "is not valid JSON"),
+        ("[]", None, "is not a JSON object"),
         ('{"environment": {}, "ratios": 3}', None, "not results of these benchmarks"),
         ("good", "no markers", "has no markers for these results"),
         ("good", "<!-- throughput:end --> <!-- throughput:begin -->", "needs one line <!-- throughput:begin -->"),

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxalex import cli
+from jaxalex import cli, config
 from jaxalex.errors import UsageError
+from jaxalex.system import files
 
 if TYPE_CHECKING:
     import torch
@@ -224,12 +225,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse(argv)
         if args.num_epochs < 1 or args.seeds < 1:
             raise UsageError("--num-epochs and --seeds must be at least 1")
+        config.check_range("width", args.width)
         path = args.out / "softmax.json"
+        for output in (path, args.out / "softmax.png"):
+            files.check_output("--out", output)
         if not args.draw:
             setup = Setup(width=args.width, num_epochs=args.num_epochs)
             results = run_all(setup, range(args.seeds))
             path.write_text(json.dumps(results, indent=1) + "\n")
-        results = json.loads(path.read_text())
+        results = files.read_json(path)
         draw(results, args.out / "softmax.png")
         print(table(results))
 

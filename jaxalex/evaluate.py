@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from jaxalex import cli
 from jaxalex import config as config_lib
-from jaxalex.errors import UsageError
+from jaxalex.errors import RunError, UsageError
 from jaxalex.system import settings
 
 _EPILOG = """\
@@ -16,12 +16,15 @@ examples:
   python -m jaxalex.evaluate runs/NAME
   python -m jaxalex.evaluate runs/NAME --checkpoint best
   python -m jaxalex.evaluate weights.safetensors --data-dir DIR"""
+NOT_FINITE = "the network's outputs are not finite numbers: its weights, mean or std are too large or too small"
 
 
 def add_network_flags(parser: cli.Parser) -> None:
     """Adds the flags that choose a network, and those that describe a weights file without a description."""
     parser.add_argument("network", metavar="RUN_OR_WEIGHTS", help="a run folder or a .safetensors file")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="last", help="of a run folder (default last)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="last", help="of a run folder (default last: the newest)"
+    )
     parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
     parser.add_compilation_cache()
     group = parser.add_argument_group("for a weights file that does not say what it holds")
@@ -49,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.limit_eval is not None and flags.limit_eval < 1:
             raise UsageError(f"--limit-eval must be at least 1, not {flags.limit_eval}")
         settings.start_jax()
+        import numpy as np
+
         from jaxalex import data
         from jaxalex.system import compilation_cache
         from jaxalex.training import pretrained, report
@@ -65,10 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if splits.num_classes != description.num_classes:
             raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
         result = evaluate(loaded.state, place(splits.test, loaded.sharding))
+        if not (math.isfinite(result.loss) and np.isfinite(result.logits).all()):
+            raise RunError(f"{loaded.file}: {NOT_FINITE}")
+        if loaded.config:
+            print(f"network    {loaded.file}" + (f": {loaded.when}" if loaded.when else ""))
         print(report.test_line(result.loss, result.accuracy))
 
     return cli.run(command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaxalex import cli
-from jaxalex.errors import UsageError
-from jaxalex.evaluate import add_network_flags
+from jaxalex.errors import RunError, UsageError
+from jaxalex.evaluate import NOT_FINITE, add_network_flags
 from jaxalex.system import settings
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 _EPILOG = """\
 examples:
@@ -22,13 +24,16 @@ examples:
 
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_AT_ONCE = 32  # pictures in memory and in the network
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0
 
 
 def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m jaxalex.predict",
         "Prints the most likely classes of pictures. A picture is cropped to its central square and scaled to the\n"
-        "size that the network was trained on.",
+        "size that the network was trained on; what is transparent in it becomes white; of an animation it is the\n"
+        "first picture.",
         _EPILOG,
     )
     add_network_flags(parser)
@@ -37,8 +42,67 @@ def _parser() -> cli.Parser:
     return parser
 
 
+@contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+    """A picture file whose header is read; an exception of Pillow's inside the context names the file.
+
+    Raises:
+      UsageError: the file is not a readable picture; it is named.
+    """
+    import warnings
+
+    from PIL import Image
+
+    from jaxalex.system import quiet
+
+    if not path.is_file():  # reading a pipe or a device might never end
+        raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
+    try:
+        with quiet.logs(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that Pillow finds odd but can read
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                yield image
+    # Each of Pillow's readers raises exceptions of its own: ValueError, SyntaxError, struct.error …
+    except Exception as error:
+        raise UsageError(f"{path}: not a readable picture ({error})") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any of Pillow's modes in 8-bit RGB, on white where it is transparent.
+
+    Values of 16 bits, or of 12, are scaled by the range of their type.
+
+    Raises:
+      ValueError: it holds floating-point or 32-bit numbers, and nothing says which of them is white.
+    """
+    import numpy as np
+    from PIL import Image
+
+    # A PNG or PPM of 16 bits may be of mode I, too.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        tags = getattr(image, "tag_v2", {})
+        white = 2 ** int(tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
+        values = np.clip(np.asarray(image).astype(np.float32), 0, white)
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            values = white - values
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            values[values == transparent] = white
+        return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "32-bit" if image.mode == "I" else "floating-point"
+        raise ValueError(f"it holds {kind} numbers, and nothing says which is white: save it with 8 or 16 bits")
+    if image.mode == "La":  # alpha multiplied in, which Pillow converts to LA only
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
 def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
-    """A picture file as the network takes it: its central square, scaled.
+    """A picture file as the network takes it: upright, in 8 bits (see `as_rgb`), its central square, scaled.
 
     Args:
       path: a file in one of `_FORMATS`. Pillow reads more formats, but hands some of them to other programs.
@@ -51,25 +115,13 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     Raises:
       UsageError: the file is not a readable picture; it is named.
     """
-    import warnings
-
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
-    from jaxalex.system import quiet
-
-    if not path.is_file():  # reading a pipe or a device might never end
-        raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
-    try:
-        with quiet.logs(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that Pillow finds odd but can read
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-                fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    # Each of Pillow's readers raises exceptions of its own: ValueError, SyntaxError, struct.error …
-    except Exception as error:
-        raise UsageError(f"{path}: not a readable picture ({error})") from error
+    with _opened(path) as image:
+        plain = as_rgb(image).convert("RGB" if channels == 3 else "L")
+        plain.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+        fitted = ImageOps.fit(ImageOps.exif_transpose(plain), (size, size), Image.Resampling.BICUBIC)
     return np.asarray(fitted).reshape(size, size, channels)
 
 
@@ -89,18 +141,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         loaded = pretrained.load(pathlib.Path(flags.network), flags.device, vars(flags), flags.checkpoint)
+        if loaded.when and loaded.file.suffix != ".safetensors":
+            print(f"note: {loaded.file}: {loaded.when}", file=sys.stderr)
         d = loaded.description
         names = [pathlib.Path(name) for name in flags.images]
-        pictures = np.stack([read_picture(name, d.image_size, d.input_channels) for name in names])
-        data = {"image": pictures, "label": np.zeros(len(pictures), np.int32)}
-        _, logits = steps.eval_step(loaded.state, data, np.arange(len(pictures), dtype=np.int32))
-        for name, row in zip(names, np.asarray(jax.nn.softmax(logits)), strict=True):
-            print(f"{name}:")
-            for label in np.argsort(-row, kind="stable")[: flags.top]:
-                print(f"  {100 * row[label]:6.2f}%  {d.class_names[label]}")
+        for name in names:  # before anything is printed
+            with _opened(name):
+                pass
+        at_once = min(_AT_ONCE, len(names))
+        pictures = np.zeros((at_once, d.image_size, d.image_size, d.input_channels), np.uint8)
+        for start in range(0, len(names), at_once):
+            some = names[start : start + at_once]
+            for i, name in enumerate(some):
+                pictures[i] = read_picture(name, d.image_size, d.input_channels)
+            data = {"image": pictures, "label": np.zeros(at_once, np.int32)}
+            _, logits = steps.eval_step(loaded.state, data, np.arange(at_once, dtype=np.int32))
+            if not np.isfinite(logits).all():
+                raise RunError(f"{loaded.file}: {NOT_FINITE}")
+            for name, row in zip(some, np.asarray(jax.nn.softmax(logits)), strict=False):
+                print(f"{name}:")
+                for label in np.argsort(-row, kind="stable")[: flags.top]:
+                    print(f"  {100 * row[label]:6.2f}%  {d.class_names[label]}")
+            sys.stdout.flush()
 
     return cli.run(command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -117,6 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         flags = vars(_parser().parse(argv))
         workdir, run, cache = (flags.pop(name) for name in ("workdir", "resume", "compilation_cache"))
+        from jaxalex import data  # imports NumPy, which --help can do without
+
+        if (run is None or "data_dir" in flags) and (stored := data.stored_dir(flags.get("data_dir"))):
+            flags["data_dir"] = stored
         if run is None:
             config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
             path = pathlib.Path(workdir) if workdir else None

@@ -7,6 +7,7 @@ of them is, and a table of the parameters' names and layouts.
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -84,9 +85,13 @@ def finish(name: str, result: Result, out: pathlib.Path | None = None) -> int:
       out: the folder; None writes nothing.
 
     Returns:
-      0 if parity holds, else 1.
+      0 if parity holds, else 1; 2 if the folder cannot be written to, which is told in one line on stderr.
     """
     print(screen.summary(name, result))
     if out is not None:
-        document.write(document.to_dict({name: result}, environment.environment()), out)
+        try:
+            document.write(document.to_dict({name: result}, environment.environment()), out)
+        except OSError as error:
+            print(f"error: {error.filename or out}: {error.strerror}: the report is not written", file=sys.stderr)
+            return 2
     return 0 if result.passed else 1

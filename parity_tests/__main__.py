@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
 from jaxalex.networks.tables import NETWORKS
-from jaxalex.system import settings
+from jaxalex.system import files, settings
 
 DTYPES = ("float64", "float32")
 
@@ -76,16 +76,14 @@ def _main(argv: Sequence[str] | None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.steps is not None and args.steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {args.steps}")
-    if args.batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, not {args.batch_size}")
+    for name, high in (("steps", 1_000_000), ("batch_size", 1000)):
+        value = getattr(args, name)
+        if value is not None and not 1 <= value <= high:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1 and at most {high:,}, not {value}")
     if not 0 < args.width <= 1:
         raise UsageError(f"--width must be above 0 and at most 1, not {args.width}")
-    if args.out and args.out.exists() and not args.out.is_dir():
-        raise UsageError(f"--out {args.out} is a file")
-    if args.json and not args.json.absolute().parent.is_dir():
-        raise UsageError(f"--json {args.json}: there is no folder {args.json.absolute().parent}")
+    files.check_output("--out", args.out, folder=True)
+    files.check_output("--json", args.json)
 
 
 def _use_device(name: str) -> str:
@@ -109,4 +107,4 @@ def _progress(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

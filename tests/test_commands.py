@@ -115,12 +115,19 @@ def test_evaluate_repeats_the_test_line(run, what: str, capsys) -> None:
         "last": [str(workdir), "--checkpoint", "last"],
     }[what]
     assert evaluate.main(arguments) == 0
-    assert capsys.readouterr().out.strip() == next(line for line in output.splitlines() if line.startswith("[Test"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == next(line for line in output.splitlines() if line.startswith("[Test"))
+    which = f"network    {workdir / 'model.safetensors'}: after epoch 3 of 3, step 108"
+    assert lines[:-1] == ([] if what == "weights" else [which])
 
 
 def test_evaluate_the_best_checkpoint(run, capsys) -> None:
     assert evaluate.main([str(run[0]), "--checkpoint", "best"]) == 0
-    assert capsys.readouterr().out.startswith("[Test     ]")
+    rows = [json.loads(line) for line in (run[0] / "metrics.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: row["eval_accuracy"])["epoch"]
+    which, result = capsys.readouterr().out.splitlines()
+    assert which == f"network    {run[0] / 'checkpoints' / str(36 * best)}: after epoch {best} of 3, step {36 * best}"
+    assert result.startswith("[Test     ]")
 
 
 def test_evaluate_weights_without_a_description(run, tmp_path, capsys) -> None:
@@ -270,7 +277,7 @@ def test_the_paper_network_sees_the_images_enlarged(tmp_path, capsys) -> None:
     output = capsys.readouterr().out
     assert "images resized to 224x224" in output
     assert evaluate.main([str(workdir)]) == 0
-    assert capsys.readouterr().out.strip() in output
+    assert capsys.readouterr().out.splitlines()[-1] in output
 
 
 def test_plateau_is_noticed_after_a_hundred_steps() -> None:
@@ -330,4 +337,4 @@ def test_the_real_cifar10(tmp_path, capsys) -> None:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
     assert evaluate.main([str(workdir)]) == 0
-    assert capsys.readouterr().out.strip() in output
+    assert capsys.readouterr().out.splitlines()[-1] in output

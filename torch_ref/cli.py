@@ -54,17 +54,18 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def number(positive: bool = False, below: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: a finite number, at least 0 (or above 0), and below ``below``."""
+def number(positive: bool = False, below: float = math.inf, at_most: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: a finite number, at least 0 (or above 0), below ``below`` and at most ``at_most``."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (0 < value < below or (value == 0 and not positive)):
+        if not (value <= at_most and (0 < value < below or (value == 0 and not positive))):
             limits = "above 0" if positive else "at least 0"
             limits += "" if below == math.inf else f" and below {below:g}"
+            limits += "" if at_most == math.inf else f" and at most {at_most:g}"
             raise argparse.ArgumentTypeError(f"must be a finite number, {limits}, got {text!r}")
         return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def parser() -> Parser:
     )
     add = group.add_argument
     add("--model", choices=["cifar10", "paper"], help="default: the one that the first kernel fits")
-    add("--width", type=number(positive=True, below=100), metavar="X", help="factor on all hidden sizes")
+    add("--width", type=number(positive=True, at_most=16), metavar="X", help="factor on all hidden sizes")
     add("--dataset", metavar="NAME", help="what the network was trained on: cifar10, digits, or another name")
     add("--class-names", type=_names, metavar="A,B,...", help="in the order of the logits")
     add("--mean", type=_numbers, metavar="X,...", help="subtracted, one a channel, on the 0..1 scale")
@@ -56,8 +57,12 @@ def convert(source: Path, target: Path, force: bool = False, given: dict[str, An
         raise UsageError(f"one file must be .pth and the other .safetensors, got {source} and {target}")
     if target.exists() and not force:
         raise UsageError(f"{target} exists: --force replaces it")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder")
     if not target.parent.is_dir():
         raise UsageError(f"no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"the folder {target.parent} cannot be written to")
     given = {name: value for name, value in (given or {}).items() if value is not None}
     if source.suffix == ".pth":
         arrays = weights.read_pth(source)
@@ -141,7 +146,7 @@ def _complete(known: dict[str, Any], source: Path) -> dict[str, Any]:
         )
     if not len(known["mean"]) == len(known["std"]) == known["input_channels"]:
         raise UsageError(f"{source} takes {known['input_channels']} channels: --mean and --std need as many numbers")
-    return weights.metadata_of(
+    metadata = weights.metadata_of(
         known["model"],
         known.get("dataset", "custom"),
         known["class_names"],
@@ -150,6 +155,10 @@ def _complete(known: dict[str, Any], source: Path) -> dict[str, Any]:
         known["mean"],
         known["std"],
     )
+    wrong = weights.out_of_range(metadata)
+    if wrong:
+        raise UsageError(f"{source}: {wrong} (see --help for the flag)")
+    return metadata
 
 
 def _names(text: str) -> list[str]:

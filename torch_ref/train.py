@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_ref.cli import Parser, exit_code, integer, number, run_as_command
+from torch_ref.cli import Parser, UsageError, exit_code, integer, number, run_as_command
 from torch_ref.config import Config
 
 PROG = "python -m torch_ref.train"
@@ -23,7 +23,7 @@ def parser() -> Parser:
     )
     add = result.add_argument_group("network").add_argument
     add("--model", choices=["cifar10", "paper"], help="for 32x32 or 224x224 images (default: %(default)s)")
-    width = number(positive=True, below=100)
+    width = number(positive=True, at_most=16)
     add("--width", type=width, metavar="X", help="factor on all hidden sizes (default: %(default)s)")
     add(
         "--softmax-in-network",
@@ -62,11 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     workdir = options.pop("workdir")
 
     def work() -> None:
+        if options["data_dir"] is not None:
+            options["data_dir"] = _absolute(options["data_dir"])
         from torch_ref.loop import train_and_evaluate  # imports torch, which --help can do without
 
         train_and_evaluate(Config(**options), workdir)
 
     return exit_code(PROG, work)
+
+
+def _absolute(folder: str) -> str:
+    """A folder by the name that it has from every other folder, too."""
+    try:
+        return str(Path(folder).expanduser().absolute())
+    except RuntimeError as error:  # ~nobody
+        raise UsageError(f"--data-dir {folder}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import secrets
 import warnings
 import zipfile
@@ -25,6 +26,8 @@ Arrays = dict[str, torch.Tensor]
 Metadata = dict[str, Any]
 
 FORMAT = "jaxalex-1"
+MAX_WIDTH = 16
+_REAL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 IMAGE_SIZES = {"paper": 224, "cifar10": 32}
 CLASS_NAMES = {
     "cifar10": (
@@ -83,7 +86,9 @@ def read_pth(path: Path) -> Arrays:
     except UsageError:
         raise
     except Exception as error:  # what a damaged file raises depends on where the damage is
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # In our own words: PyTorch's advise to load it all the same, and to run what is in it.
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else "it is damaged, or torch.save did not write it"
         raise UsageError(f"{path} is not a file of weights alone, and was not loaded: {reason}") from error
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{path} holds no state dict: save model.state_dict()")
@@ -164,11 +169,40 @@ def checked(metadata: Mapping[str, Any], path: Path) -> Metadata:
     try:
         result = metadata_of(**{name: metadata[name] for name in names})
         _shapes(result["model"], result["num_classes"], result["input_channels"], result["width"])
+        wrong = out_of_range(result)
     except Exception as error:  # there is no telling what a stranger's values lead to
         raise UsageError(f"the metadata in {path} is damaged: {error!r}") from error
     if any(metadata.get(name) != result[name] for name in result):
         raise UsageError(f"the metadata in {path} is damaged: it contradicts itself")
+    if wrong:
+        raise UsageError(f"the metadata in {path} is damaged: {wrong}")
     return result
+
+
+def out_of_range(metadata: Metadata) -> str | None:
+    """The first value that no weights file may have, for people; None where all of them can be used.
+
+    Args:
+      metadata: from ``metadata_of``.
+    """
+    float32 = torch.finfo(torch.float32)
+    limits: dict[str, tuple[bool, str]] = {
+        "width": (0 < metadata["width"] <= MAX_WIDTH, f"above 0 and at most {MAX_WIDTH}"),
+        "num_classes": (1 <= metadata["num_classes"] <= 100_000, "from 1 to 100000"),
+        "input_channels": (metadata["input_channels"] in (1, 3), "1 or 3"),
+        "image_size": (1 <= metadata["image_size"] <= 4096, "from 1 to 4096"),
+        "dataset": (metadata["dataset"].isprintable(), "printable"),
+        "class_names": (all(name.isprintable() for name in metadata["class_names"]), "printable"),
+        "mean": (all(abs(x) <= float32.max for x in metadata["mean"]), "finite in float32"),
+        "std": (
+            all(float32.tiny <= x <= float32.max for x in metadata["std"]),
+            f"from {float32.tiny:.3g} to {float32.max:.3g}, as pixels are divided by it in float32",
+        ),
+    }
+    for name, (good, wanted) in limits.items():
+        if not good:
+            return f"{name} must be {wanted}, not {metadata[name]!r}"
+    return None
 
 
 def write_safetensors(arrays: Mapping[str, torch.Tensor], metadata: Metadata, path: Path) -> None:
@@ -208,7 +242,8 @@ def check(arrays: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
     """Makes sure that the arrays are exactly the parameters of the network in ``metadata``.
 
     Raises:
-      UsageError: lists every array that is missing, not expected, of another shape, or not of real numbers.
+      UsageError: lists every array that is missing, not expected, of another shape, or not of real numbers that are
+        finite in float32; or the images' size does not fit the network.
     """
     expected = _shapes(metadata["model"], metadata["num_classes"], metadata["input_channels"], metadata["width"])
     found = {name: tuple(value.shape) for name, value in arrays.items()}
@@ -218,10 +253,14 @@ def check(arrays: Mapping[str, torch.Tensor], metadata: Metadata) -> None:
             problems.append(f"{name}: not expected, found {shape}")
         elif shape != expected[name]:
             problems.append(f"{name}: expected {expected[name]}, found {shape}")
-        if not arrays[name].is_floating_point():
-            problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
+        if arrays[name].dtype not in _REAL:
+            problems.append(f"{name}: expected real numbers of 16 bits or more, found {arrays[name].dtype}")
         elif not torch.isfinite(arrays[name]).all():
             problems.append(f"{name}: holds values that are not finite")
+        elif not torch.isfinite(arrays[name].float()).all():
+            problems.append(f"{name}: holds values beyond the range of float32")
+    if not problems and "image_size" in metadata and not _takes_images(metadata):
+        problems.append(f"images of {metadata['image_size']}x{metadata['image_size']} do not fit its first dense layer")
     if problems:
         network = f"{metadata['model']} at width {metadata['width']:g}, {metadata['num_classes']} classes"
         raise UsageError(f"not the weights of {network}: {'; '.join(problems)}")
@@ -231,6 +270,17 @@ def _shapes(model: str, num_classes: int, input_channels: int, width: float) -> 
     with torch.device("meta"):  # shapes alone: no memory is taken
         network = models.build(model, num_classes, input_channels, width)
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _takes_images(metadata: Metadata) -> bool:
+    size = metadata["image_size"]
+    with torch.device("meta"):
+        network = models.build(*(metadata[name] for name in ("model", "num_classes", "input_channels", "width"))).eval()
+        try:
+            network(torch.empty(1, metadata["input_channels"], size, size))
+        except RuntimeError:  # of shapes: nothing is computed
+            return False
+    return True
 
 
 def _width(shapes: Mapping[str, tuple[int, ...]], model: str) -> float | None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxalex.data.splits import ImageSet, Published
 
+CLASS_NAMES = tuple("0123456789")
 _TEST_SIZE = 360
 _TEST_SEED = 0  # fixed, so that the test set does not depend on the run's own seed
 
@@ -33,5 +34,5 @@ def load() -> Published:
         source="scikit-learn",
         train=digits.take(order[_TEST_SIZE:]),
         test=digits.take(order[:_TEST_SIZE]),
-        class_names=tuple("0123456789"),
+        class_names=CLASS_NAMES,
     )

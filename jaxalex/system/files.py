@@ -223,3 +223,27 @@ def first_line(error: BaseException) -> str:
     """The message of a library's exception, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def check_output(flag: str, path: pathlib.Path | None, folder: bool = False) -> None:
+    """Refuses, before the work, a name under which its result could not be written.
+
+    Args:
+      flag: what the name was given with, for the message.
+      path: a file that is made or replaced, its folder being there; None passes.
+      folder: it is a folder, made if need be, with the folders above it.
+
+    Raises:
+      UsageError: naming what is in the way.
+    """
+    if path is None:
+        return
+    place = path.absolute() if folder else path.parent
+    while folder and not place.exists():
+        place = place.parent
+    if not folder and path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder; it takes a file's name")
+    if not place.is_dir():
+        raise UsageError(f"{flag} {path}: {f'{place} is a file' if place.exists() else f'there is no folder {place}'}")
+    if not os.access(place, os.W_OK | os.X_OK) or (path.is_file() and not os.access(path, os.W_OK)):
+        raise UsageError(f"{flag} {path}: cannot be written to")

@@ -15,7 +15,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -137,23 +137,40 @@ class Checkpoints:
             raise UsageError("no checkpoint can be used: " + "; ".join(problems))
         return None
 
-    def restore_params(self, which: Literal["best", "last"], like: TrainState) -> tuple[int, TrainState]:
-        """Number of steps behind a checkpoint, and ``like`` with the checkpoint's parameters.
-
-        Args:
-          which: "best" by evaluation accuracy, or "last".
-          like: a state of the same network.
+    def record(self, step: int) -> dict[str, Any]:
+        """What was saved beside a state; not verified.
 
         Raises:
-          UsageError: there is no checkpoint, or it is damaged or belongs to another network.
+          UsageError: it cannot be read.
         """
-        step = self._best() if which == "best" else max(self.steps(), default=None)
+        return files.read_json(self._directory / str(step) / _RECORD)
+
+    def best(self) -> int:
+        """The step of the checkpoint with the highest evaluation accuracy.
+
+        Raises:
+          UsageError: no checkpoint has one.
+        """
+        step = self._best()
         if step is None:
             raise UsageError(
                 f"{self._directory}: holds no checkpoint" + (" with an evaluation" if self.steps() else "")
             )
-        state, _ = self._read(self._directory / str(step), {"params": like.params})
-        return step, like.replace(params=state["params"])
+        return step
+
+    def restore_network(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """``like`` with a checkpoint's parameters and normalisation, and the checkpoint's record.
+
+        Args:
+          step: of the checkpoint.
+          like: a state of the same network.
+
+        Raises:
+          UsageError: there is no such checkpoint, or it is damaged or belongs to another network.
+        """
+        parts = {name: getattr(like, name) for name in ("params", "mean", "std")}
+        state, record = self._read(self._directory / str(step), parts)
+        return like.replace(**state), record
 
     def _best(self) -> int | None:
         """The step with the highest evaluation accuracy; of several, the first."""

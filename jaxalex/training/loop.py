@@ -88,6 +88,7 @@ def train_and_evaluate(
         config.seed,
         limit_train=config.limit_train,
         limit_eval=config.limit_eval,
+        download=not resume,  # what was begun with them has them somewhere
         notify=say,
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))

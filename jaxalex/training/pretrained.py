@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -18,10 +20,11 @@ from jaxalex.data.stats import normalization
 from jaxalex.errors import RunError, UsageError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
-from jaxalex.system import memory
+from jaxalex.system import files, memory
 from jaxalex.system.devices import choose_device
 from jaxalex.training import folder, placement
 from jaxalex.training.checkpoint import Checkpoints
+from jaxalex.training.progress import Progress
 from jaxalex.training.state import TrainState
 from jaxalex.weights import convert
 from jaxalex.weights.safetensors import Description, load_weights
@@ -33,15 +36,19 @@ class Pretrained:
 
     Attributes:
       state: parameters and normalisation; it cannot be trained further.
-      description: what the weights file says about itself.
+      description: what the network is and what it was trained on.
       config: the run's configuration; None for a weights file without a run.
       sharding: where the parameters lie.
+      file: the weights file or the checkpoint that the parameters are from.
+      when: for people, after which epoch and step of its run; None where that is not known.
     """
 
     state: TrainState
     description: Description
     config: config_lib.TrainConfig | None
     sharding: jax.sharding.Sharding
+    file: pathlib.Path
+    when: str | None = None
 
 
 def load(
@@ -49,49 +56,116 @@ def load(
     device_name: str = "auto",
     given: Mapping[str, Any] | None = None,
     checkpoint: Literal["best", "last"] = "last",
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> Pretrained:
     """Loads a network. It computes in the precision of its run; from a weights file without a run, in float32.
 
     Args:
-      path: a run folder or a ``.safetensors`` file.
+      path: a run folder, of a finished or unfinished run, or a ``.safetensors`` file.
       device_name: "auto", "cpu" or "gpu".
       given: ``model``, ``width``, ``dataset``, ``data_dir`` and ``normalize`` for a file without a description.
-      checkpoint: which state of a run folder; "last" is what ``model.safetensors`` holds.
+      checkpoint: which state of a run folder. "last" is what ``model.safetensors`` holds, or the newest intact
+        checkpoint where there is none of a later step: a finished run may have gone on.
+      warn: gets a line for each damaged checkpoint that is passed over.
 
     Raises:
       UsageError: a file cannot be read, or names and shapes do not fit; the message lists all of them.
       RunError: the network does not fit into the device's memory.
     """
-    config = None
-    weights = path
     if path.is_dir():
-        folder.refuse_strange(path)
-        config = config_lib.read(path)
-        weights = path / "model.safetensors"
-        if not weights.exists():
-            raise UsageError(
-                f"{path}: the run is not finished (it has no {weights.name}): python -m jaxalex.train --resume {path}"
-            )
-    elif checkpoint != "last":
+        return _from_run(path, device_name, given or {}, checkpoint, warn)
+    if checkpoint != "last":
         raise UsageError(f"{path}: --checkpoint needs a run folder, not a weights file")
-    precision = config.precision if config else "float32"
-    sharding = placement.on_device(choose_device(device_name, precision))
-    arrays, description = load_weights(weights)
-    try:
-        if description is None:
-            description = _describe(arrays, given or {})
-        on_host = _state(arrays, description, precision)
-    except UsageError as error:
-        raise UsageError(f"{weights}: {error}") from error
-    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(on_host.params)), placement.free_bytes(sharding)
-    if free is not None and needed > free:
-        raise RunError(f"out of memory: {weights} takes {memory.gigabytes(needed)}, {memory.gigabytes(free)} are free")
-    state = jax.device_put(on_host, sharding)
+    sharding = placement.on_device(choose_device(device_name, "float32"))
+    state, description = _from_weights(path, given or {}, "float32", sharding)
+    return Pretrained(state, description, None, sharding, path)
+
+
+def _from_run(
+    run: pathlib.Path,
+    device_name: str,
+    given: Mapping[str, Any],
+    checkpoint: Literal["best", "last"],
+    warn: Callable[[str], None],
+) -> Pretrained:
+    folder.refuse_strange(run)
+    config = config_lib.read(run)
+    sharding = placement.on_device(choose_device(device_name, config.precision))
+    weights, directory = run / "model.safetensors", run / "checkpoints"
+    checkpoints = Checkpoints(directory)
+    finished = weights.exists()
+    if finished:
+        state, description = _from_weights(weights, given, config.precision, sharding)
+    elif not checkpoints.steps():
+        raise UsageError(
+            f"{run}: the run is not finished, and nothing of it is saved yet: "
+            f"python -m jaxalex.train --resume {shlex.quote(str(run))}"
+        )
+
+    def from_checkpoint(step: int) -> Pretrained:
+        said = description if finished else _of_unfinished(config, checkpoints.record(step))
+        restored, record = checkpoints.restore_network(step, _blank(said, config.precision, sharding))
+        progress = Progress.from_record(record.get("progress", {}))
+        return Pretrained(restored, said, config, sharding, directory / str(step), _when(config, progress, step))
+
     if checkpoint == "best":
-        if not (path / "checkpoints").is_dir():
-            raise UsageError(f"{path}: holds no checkpoints")
-        _, state = Checkpoints(path / "checkpoints").restore_params("best", state)
-    return Pretrained(state, description, config, sharding)
+        return from_checkpoint(checkpoints.best())
+    epoch, last = _finished(run, config) if finished else (0, -1)
+    problems = []
+    for step in reversed(checkpoints.steps()):
+        if step <= last:
+            break
+        try:
+            found = from_checkpoint(step)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warn(f"warning: {problem}; the one before, after step {step}, is used")
+        return found
+    if not finished:
+        raise UsageError("no checkpoint can be used: " + "; ".join(problems))
+    for problem in problems:
+        warn(f"warning: {problem}; {weights} is used")
+    when = _when(config, Progress(epoch + 1), last) if epoch else None
+    return Pretrained(state, description, config, sharding, weights, when)
+
+
+def _finished(run: pathlib.Path, config: config_lib.TrainConfig) -> tuple[int, int]:
+    """Epochs and steps behind ``model.safetensors``; (0, -1), before every checkpoint, where that is not known."""
+    try:
+        summary = files.read_json(run / "summary.json")
+    except UsageError:
+        return 0, -1
+    epochs, size = summary.get("epochs"), summary.get("train_size")
+    if type(epochs) is not int or type(size) is not int or not 1 <= epochs <= config.num_epochs or size < 1:
+        return 0, -1
+    return epochs, epochs * -(-size // config.batch_size)
+
+
+def _when(config: config_lib.TrainConfig, progress: Progress, step: int) -> str:
+    if progress.tally.step:
+        return f"in epoch {progress.epoch} of {config.num_epochs}, after step {step:,}"
+    return f"after epoch {progress.epoch - 1} of {config.num_epochs}, step {step:,}"
+
+
+def _of_unfinished(config: config_lib.TrainConfig, record: Mapping[str, Any]) -> Description:
+    """What the weights file of a run will say, as far as a checkpoint does not hold it: without its mean and std."""
+    split = record.get("split")
+    dataset = str(split.get("dataset")) if isinstance(split, dict) else ""
+    names = data.class_names(dataset)
+    channels = 3  # of every data set
+    return Description(
+        model=config.model,
+        width=config.width,
+        num_classes=len(names),
+        class_names=names,
+        dataset=dataset,
+        image_size=NETWORKS[config.model].image_size,
+        input_channels=channels,
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+    )
 
 
 def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
@@ -116,16 +190,37 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
     )
 
 
-def _state(arrays: Mapping[str, np.ndarray], description: Description, precision: str) -> TrainState:
+def _from_weights(
+    path: pathlib.Path, given: Mapping[str, Any], precision: str, sharding: jax.sharding.Sharding
+) -> tuple[TrainState, Description]:
+    """The state in a weights file, and the file's description, made from flags where it has none."""
+    arrays, description = load_weights(path)
+    try:
+        description = description or _describe(arrays, given)
+        state = _blank(description, precision, sharding)
+        problems = convert.compare_shapes(arrays, convert.torch_shapes(state.params))
+        if problems:
+            raise UsageError(f"does not fit the network {description.model!r}: " + "; ".join(problems))
+        params = jax.tree.map(lambda array: array.astype(np.float32), convert.from_torch(arrays, description.model))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(params)), placement.free_bytes(sharding)
+    if free is not None and needed > free:
+        raise RunError(f"out of memory: {path} takes {memory.gigabytes(needed)}, {memory.gigabytes(free)} are free")
+    return state.replace(params=jax.device_put(params, sharding)), description
+
+
+def _blank(description: Description, precision: str, sharding: jax.sharding.Sharding) -> TrainState:
+    """A state that has the shapes of its parameters only: no memory is taken for what a file merely claims."""
     d = description
     model = build(d.model, d.num_classes, d.width, precision=precision)
     images = jax.ShapeDtypeStruct((1, d.image_size, d.image_size, d.input_channels), jnp.float32)
-    expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-    problems = convert.compare_shapes(arrays, convert.torch_shapes(expected))
-    if problems:
-        raise UsageError(f"does not fit the network {d.model!r}: " + "; ".join(problems))
-    params = jax.tree.map(lambda array: array.astype(np.float32), convert.from_torch(arrays, d.model))
-    mean, std = np.asarray(d.mean, np.float32), np.asarray(d.std, np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     return TrainState.create(
-        apply_fn=model.apply, params=params, tx=optax.identity(), mean=mean, std=std, image_hw=images.shape[1:3]
+        apply_fn=model.apply,
+        params=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes),
+        tx=optax.identity(),
+        mean=jax.device_put(np.asarray(d.mean, np.float32), sharding),
+        std=jax.device_put(np.asarray(d.std, np.float32), sharding),
+        image_hw=images.shape[1:3],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,9 @@ from jaxalex.system import files, memory
 from jaxalex.weights import convert
 
 _FORMAT = "jaxalex-1"
+# The types that are read; every bfloat16 is a float32. Eight bits and fewer only make sense with a scale beside them.
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_SMALLEST, _LARGEST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +74,12 @@ class Description:
             "dataset": (str, str.isprintable),
             "image_size": (int, lambda v: 1 <= v <= 4096),
             "input_channels": (int, lambda v: v in (1, 3)),
-            "mean": (numbers, lambda v: len(v) == values["input_channels"] and all(map(math.isfinite, v))),
-            "std": (numbers, lambda v: len(v) == values["input_channels"] and all(0 < x < math.inf for x in v)),
+            "mean": (numbers, lambda v: len(v) == values["input_channels"] and all(abs(x) <= _LARGEST for x in v)),
+            # Pixels are divided by it, in float32.
+            "std": (
+                numbers,
+                lambda v: len(v) == values["input_channels"] and all(_SMALLEST <= x <= _LARGEST for x in v),
+            ),
         }
         values: dict[str, Any] = {}
         for name, (read, valid) in readers.items():
@@ -117,11 +123,13 @@ def load_weights(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Description
     """Reads a weights file.
 
     Returns:
-      the arrays by PyTorch's names, and the description; None where the file has none.
+      the arrays by PyTorch's names (bfloat16 as float32), and the description; None where the file has none.
 
     Raises:
-      UsageError: the file is not a readable ``.safetensors`` file, or its arrays are not finite floats; it is named.
+      UsageError: the file is not a readable ``.safetensors`` file, or its arrays do not hold floating-point numbers of
+        at least 16 bits, all of them finite in float32; the file and the array are named.
     """
+    import ml_dtypes  # gives NumPy its bfloat16
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -133,15 +141,21 @@ def load_weights(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Description
             raise UsageError(f"{path}: holds {memory.gigabytes(size)}, {memory.gigabytes(free)} of memory are free")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = list(file.keys())
-            arrays = {name: file.get_tensor(name) for name in names}
+            arrays = {}
+            for name in list(file.keys()):
+                kind = file.get_slice(name).get_dtype()
+                if kind not in _FLOATS:
+                    raise UsageError(f"{path}: {name} holds {kind}, not floating-point numbers of 16 bits or more")
+                arrays[name] = file.get_tensor(name)
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError, MemoryError) as error:
         raise UsageError(f"{path}: not a readable .safetensors file ({error})") from error
     for name, array in arrays.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise UsageError(f"{path}: {name} holds {array.dtype}, not floating-point numbers")
+        if array.dtype == ml_dtypes.bfloat16:
+            array = arrays[name] = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise UsageError(f"{path}: {name} holds values that are not finite")
+        if array.dtype.itemsize > 4 and (np.abs(array) > _LARGEST).any():
+            raise UsageError(f"{path}: {name} holds values beyond the range of float32")
     if metadata.get("format") != _FORMAT:
         return arrays, None
     try:

@@ -13,6 +13,7 @@ import torch
 
 from jaxalex import data as jax_data
 from jaxalex.data import ImageSet, Splits
+from jaxalex.errors import UsageError
 from jaxalex.training import epochs, placement
 from jaxalex.training.state import TrainState
 from netparity import bounds
@@ -21,6 +22,7 @@ from netparity.results import Check, check
 from parity_tests.alexnet.networks import nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 from parity_tests.alexnet.trajectory import SnappedNetwork, snapped
+from torch_ref import cli as torch_cli
 from torch_ref import data as torch_data
 
 METRICS_SIZE = epochs.EVAL_BATCH_SIZE + 57  # the last batch is partial on both sides, whatever their batch sizes
@@ -32,24 +34,33 @@ class Images:
 
     Attributes:
       splits: the product's splits.
-      data_dir: where CIFAR-10 lies; None for the embedded digits.
+      reference: the reference's own reading of the same data.
     """
 
     splits: Splits
-    data_dir: str | None
+    reference: torch_data.Splits
 
 
 def load_images() -> Images:
-    """CIFAR-10 from the folder that JAXALEX_DATA_DIR names, or else the embedded digits."""
+    """CIFAR-10 from the folder that JAXALEX_DATA_DIR names, or else the embedded digits.
+
+    Raises:
+      UsageError: the folder does not hold it in the form that both programs read.
+    """
     data_dir = os.environ.get("JAXALEX_DATA_DIR")
-    if data_dir:
-        return Images(jax_data.load("cifar10", data_dir, 0), data_dir)
-    return load_digits()
+    return _load("cifar10", jax_data.stored_dir(data_dir)) if data_dir else load_digits()
 
 
 def load_digits() -> Images:
     """The embedded digits."""
-    return Images(jax_data.load("digits", None, 0), None)
+    return _load("digits", None)
+
+
+def _load(name: str, data_dir: str | None) -> Images:
+    try:
+        return Images(jax_data.load(name, data_dir, 0), torch_data.load(name, data_dir))
+    except torch_cli.UsageError as error:
+        raise UsageError(str(error)) from error
 
 
 def resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -60,8 +71,7 @@ def resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def splits(images: Images) -> Iterator[Check]:
     """Sizes of the splits, and the test images and labels themselves, against the reference's own reading."""
-    ours = images.splits
-    theirs = torch_data.load(ours.name, images.data_dir)
+    ours, theirs = images.splits, images.reference
     for part in ("train", "eval", "test"):
         sizes = len(getattr(ours, part)), len(getattr(theirs, part))
         note = f"{ours.name}: {sizes[0]} images" if sizes[0] == sizes[1] else f"JAX {sizes[0]}, PyTorch {sizes[1]}"

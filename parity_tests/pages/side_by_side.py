@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -131,4 +130,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end(main())

@@ -58,7 +58,14 @@ def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, mo
         (["--steps", "0"], "--steps must be at least 1"),
         (["--width", "nan"], "--width must be above 0"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
+        *((["--steps", value], "--steps") for value in ("-1", "nan", "inf", "", str(10**30))),
+        *((["--batch-size", value], "--batch-size") for value in ("-1", "nan", "inf", "", str(10**30))),
+        *((["--width", value], "--width") for value in ("0", "-1", "inf", "", "1.5", "1e300")),
         (["--json", "/no/such/folder/x.json"], "there is no folder /no/such/folder"),
+        (["--json", "/"], "--json /: is a folder"),
+        (["--json", "/dev/null/x"], "/dev/null is a file"),
+        (["--out", "/dev/null"], "/dev/null is a file"),
+        (["--out", "/dev/null/a/b"], "/dev/null is a file"),
         (["--nonsense"], "unrecognized arguments"),
     ],
 )
@@ -66,6 +73,14 @@ def test_misuse_is_one_line_and_exit_code_2(argv, message, capsys):
     assert command.main(argv) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_is_downloaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXALEX_DATA_DIR", str(tmp_path))
+    assert command.main(["--model", "cifar10", "--width", "0.0625", "--steps", "1", "--no-faults"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: no CIFAR-10 in {tmp_path}: give --data-dir DIR, or set JAXALEX_DATA_DIR")
     assert error.count("\n") == 1
 
 

@@ -86,9 +86,46 @@ def test_cifar10_without_network_fails_and_never_falls_back(tmp_path, monkeypatc
     monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/cifar-10-binary.tar.gz")
     lines: list[str] = []
     with pytest.raises(UsageError, match="--dataset digits"):
-        data.load("cifar10", str(tmp_path / "new"), seed=0, notify=lines.append)
+        data.load("cifar10", str(tmp_path / "new"), seed=0, download=True, notify=lines.append)
     assert len(lines) == 1
     assert str(tmp_path / "new") in lines[0]
+
+
+def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    with pytest.raises(UsageError) as caught:
+        data.load("cifar10", "data", seed=0, notify=lines.append)
+    assert lines == []
+    assert str(caught.value) == (
+        f"no CIFAR-10 in {tmp_path / 'data'}: give --data-dir DIR, or set JAXALEX_DATA_DIR, where DIR holds "
+        "cifar-10-batches-py or cifar-10-batches-bin"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_a_run_stores_of_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert data.stored_dir("data") == str(tmp_path / "data")
+    assert data.stored_dir("~/data") == str(tmp_path / "home" / "data")
+    assert data.stored_dir("/srv/data") == "/srv/data"
+    assert data.stored_dir(None) is None
+    monkeypatch.setenv("JAXALEX_DATA_DIR", "data")
+    assert data.stored_dir(None) == str(tmp_path / "data")
+    assert data.stored_dir("/srv/data") == "/srv/data"
+    monkeypatch.setenv("JAXALEX_DATA_DIR", "/srv/data")  # another machine may have another one
+    assert data.stored_dir(None) is None
+    with pytest.raises(UsageError, match="--data-dir ~nobody-there/data: not a valid folder name"):
+        data.stored_dir("~nobody-there/data")
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "digits"])
+def test_class_names_are_known_without_the_data(dataset):
+    assert len(data.class_names(dataset)) == 10
+    assert data.class_names("digits") == data.load("digits", None, seed=0).class_names
+    with pytest.raises(UsageError, match="unknown dataset 'auto'"):
+        data.class_names("auto")
 
 
 @pytest.mark.parametrize("dataset", ["auto", "cifar10"])

@@ -273,7 +273,7 @@ def test_a_record_that_makes_no_sense_is_refused(copy, change: dict, capsys) -> 
 def test_checkpoints_of_another_network_are_refused(copy, unbroken, capsys) -> None:
     """In the other network every array has the same name and another shape."""
     with pytest.raises(UsageError, match=r"params.conv1.bias \(6,\) now, \(3,\) in the checkpoint"):
-        Checkpoints(unbroken / "checkpoints").restore_params("last", like(small(width=0.1)))
+        Checkpoints(unbroken / "checkpoints").restore_network(36, like(small(width=0.1)))
 
 
 def _keeper(checkpoints: Checkpoints, every: str, now: list[float], asked=lambda: None) -> Keeper:
@@ -329,5 +329,4 @@ def test_best_and_last_are_kept(copy) -> None:
     for step, accuracy in ((10, 50.0), (20, 80.0), (30, None), (40, 80.0), (50, 20.0), (60, None)):
         checkpoints.save(step, like(small()), {}, accuracy)
     assert checkpoints.steps() == [20, 50, 60]
-    assert checkpoints.restore_params("best", like(small()))[0] == 20
-    assert checkpoints.restore_params("last", like(small()))[0] == 60
+    assert checkpoints.best() == 20

@@ -61,6 +61,82 @@ def test_weights_that_are_not_finite(tmp_path, arrays, value: float) -> None:
     _refused(tmp_path / "model.pth", r"fc3\.0\.bias: holds values that are not finite")
 
 
+def test_weights_beyond_float32(tmp_path, arrays) -> None:
+    arrays["fc3.0.bias"] = torch.full((10,), 1e300, dtype=torch.float64)
+    torch.save(arrays, tmp_path / "model.pth")
+    _refused(tmp_path / "model.pth", r"fc3\.0\.bias: holds values beyond the range of float32")
+
+
+def test_numbers_of_eight_bits(tmp_path, arrays) -> None:
+    arrays["fc3.0.bias"] = torch.zeros(10).to(torch.float8_e4m3fn)
+    torch.save(arrays, tmp_path / "model.pth")
+    _refused(tmp_path / "model.pth", r"fc3\.0\.bias: expected real numbers of 16 bits or more, found torch.float8")
+
+
+class _Asks:
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+def test_nobody_is_told_to_load_it_all_the_same(tmp_path, arrays) -> None:
+    """PyTorch's own message recommends weights_only=False, which would run what is in the file."""
+    path = tmp_path / "model.pth"
+    torch.save({**arrays, "fc3.0.bias": _Asks()}, path)
+    _refused(path, r"was not loaded: it asks for \w+\.mkdir$")
+    whole = path.read_bytes()
+    torch.save(models.build("cifar10", 10, width=0.02), path)  # a whole module
+    _refused(path, r"was not loaded: it asks for torch_ref\.models\.AlexNetCifar10$")
+    for content in (whole[:-200], b"\x80\x02}q", b"", b"{}", whole.replace(b"PK", b"PX")):
+        path.write_bytes(content)
+        _refused(path, r"was not loaded: (it is damaged, or torch\.save did not write it|it asks for [\w.]+)$")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--std", "0,0,0"], "std must be from 1.18e-38 to 3.4e+38"),
+        (["--std", "1e-300,1,1"], "std must be from 1.18e-38 to 3.4e+38"),
+        (["--std", "1e39,1,1"], "std must be from 1.18e-38 to 3.4e+38"),
+        (["--mean", "0,0,1e300"], "mean must be finite in float32"),
+        (["--image-size", "4097"], "image_size must be from 1 to 4096"),
+        (["--image-size", "48"], "images of 48x48 do not fit its first dense layer"),
+        (["--image-size", "3"], "images of 3x3 do not fit its first dense layer"),
+        (
+            ["--dataset", "a\x1bb", "--class-names", "0,1,2,3,4,5,6,7,8,9", "--mean", "0,0,0", "--std", "1,1,1"],
+            "dataset",
+        ),
+        (["--class-names", "0,1,2,3,4,5,6,7,8,\x1b[2J"], "class_names must be printable"),
+    ],
+)
+def test_nothing_is_exported_that_evaluate_would_refuse(tmp_path, arrays, flags, message, capsys) -> None:
+    torch.save(arrays, tmp_path / "a.pth")
+    target = tmp_path / "a.safetensors"
+    assert export.main([str(tmp_path / "a.pth"), str(target), "--dataset", "digits", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "", "x", "0.5,,0.5"])
+@pytest.mark.parametrize("flag", ["--mean", "--std", "--width"])
+def test_numbers_that_are_none(tmp_path, arrays, flag, value, capsys) -> None:
+    torch.save(arrays, tmp_path / "a.pth")
+    with pytest.raises(SystemExit) as stop:
+        export.main([str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), f"{flag}={value}"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert f"argument {flag}: must be" in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_is_no_target(tmp_path, arrays, capsys) -> None:
+    torch.save(arrays, tmp_path / "a.pth")
+    (tmp_path / "a.safetensors").mkdir()
+    assert export.main([str(tmp_path / "a.pth"), str(tmp_path / "a.safetensors"), "--force"]) == 2
+    assert capsys.readouterr().err.endswith("a.safetensors is a folder\n")
+
+
 def test_tensors_that_share_their_memory_are_weights(tmp_path, arrays) -> None:
     arrays["fc1.1.bias"] = arrays["fc2.0.bias"]
     torch.save(arrays, tmp_path / "model.pth")

@@ -264,3 +264,19 @@ def test_a_short_run_on_the_real_cifar10(tmp_path, capsys):
     left = summary(tmp_path)
     assert (left["dataset"], left["train_size"], left["test_size"]) == ("cifar10", 96, 40)
     assert 2 < left["test_loss"] < 2.6
+
+
+def test_a_relative_data_folder_is_stored_as_an_absolute_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    few = ["--dataset", "digits", "--limit-train", "20", "--limit-eval", "10", "--num-epochs", "1", "--width", "0.05"]
+    assert train.main([*few, "--data-dir", "data", "--device", "cpu", "--workdir", "run"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_dir"] == str(tmp_path / "data")
+    capsys.readouterr()
+    monkeypatch.setenv("JAXALEX_DATA_DIR", "~/data")
+    assert train.main(["--workdir", "other"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"no CIFAR-10 in {tmp_path / 'home' / 'data'}: it must hold the folder cifar-10-batches-py" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "other").exists()
