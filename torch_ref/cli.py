@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 
@@ -76,7 +79,7 @@ def exit_code(prog: str, work: Callable[[], None]) -> int:
     """Runs ``work``; a failure becomes one line on stderr.
 
     Returns:
-      0 when all went well, 1 when the work failed, 2 for bad input, 130 after Ctrl-C.
+      0 when all went well, 1 when the work failed, 2 for bad input.
     """
     try:
         work()
@@ -87,9 +90,6 @@ def exit_code(prog: str, work: Callable[[], None]) -> int:
         lines = str(error).splitlines() or [type(error).__name__]
         print(f"{prog}: failed: {_printable(lines[0])}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\n{prog}: stopped", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -100,6 +100,20 @@ def _printable(message: object) -> str:
 
 
 def run_as_command(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Ends the process with ``main``'s exit code, or with 143 when it is asked to terminate."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Ends the process with ``main``'s exit code, or with 128 + the signal's number when it is asked to stop.
+
+    At a signal nothing is unwound: weights and metrics are whole after every epoch, and an exception at a random moment
+    could be lost or turned into another one. A signal that is ignored stays ignored.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, _stop)
     sys.exit(main(None))
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    with contextlib.suppress(OSError):
+        os.write(2, f"\nstopped by {name}\n".encode())  # below the progress bar
+    os._exit(128 + number)

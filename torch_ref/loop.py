@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -163,7 +164,7 @@ def _make(workdir: Path | None, config: Config) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for suffix in ("", *(f"-{i}" for i in range(2, 100))):
             new = Path("runs") / f"torch-{config.dataset}-{config.model}-{stamp}{suffix}"
-            if not new.exists():
+            with contextlib.suppress(FileExistsError):  # another run's, perhaps made just now
                 new.mkdir(parents=True)
                 return new
     except OSError as error:

@@ -19,7 +19,7 @@ def parser() -> Parser:
         prog=PROG,
         description="Train AlexNet in plain PyTorch: the reference that the JAX program is compared with.",
         epilog="Flags may be spelled with dashes or underscores. Exit codes: 0 done, 1 failed while "
-        "running, 2 bad input, 130 or 143 stopped by a signal.",
+        "running, 2 bad input, 129, 130 or 143 stopped by a signal.",
     )
     add = result.add_argument_group("network").add_argument
     add("--model", choices=["cifar10", "paper"], help="for 32x32 or 224x224 images (default: %(default)s)")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with the arguments ``argv`` (None: those of the process).
 
     Returns:
-      The exit code: 0 done, 1 failed while running, 2 bad input, 130 stopped by Ctrl-C.
+      The exit code: 0 done, 1 failed while running, 2 bad input.
 
     Raises:
       SystemExit: for arguments that can't be read (code 2), and after ``--help`` (code 0).

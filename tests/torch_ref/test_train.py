@@ -230,19 +230,21 @@ def test_signals_stop_a_run_with_their_exit_codes(tmp_path):
         command = [sys.executable, "-c", code, *run]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment)
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
-    with start("int") as interrupted, start("term") as terminated:
-        for process, number in [(interrupted, signal.SIGINT), (terminated, signal.SIGTERM)]:
+    with start("int") as interrupted, start("term") as terminated, start("hup") as hung_up:
+        for process, number in [(interrupted, signal.SIGINT), (terminated, signal.SIGTERM), (hung_up, signal.SIGHUP)]:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith("[Epoch"):
                     process.send_signal(number)
                     break
             process.stdout.read()
-        codes = (interrupted.wait(60), terminated.wait(60))
-    assert codes == (130, 143)
-    for name in ("int", "term"):  # what was done is not lost
+            assert process.stderr is not None
+            assert process.stderr.read().splitlines()[-1].startswith("stopped by ")
+        codes = [process.wait(60) for process in (interrupted, terminated, hung_up)]
+    assert codes == [130, 143, 129]
+    for name in ("int", "term", "hup"):  # what was done is not lost
         assert rows(tmp_path / name)[0]["epoch"] == 1
         assert torch.load(tmp_path / name / "model.pth", weights_only=True)
 
