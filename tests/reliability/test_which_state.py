@@ -238,6 +238,10 @@ def test_many_pictures(unbroken: pathlib.Path, tmp_path, capsys) -> None:
     assert predict.main([str(unbroken), *names, "--top", "1"]) == 0
     assert steps.eval_step._cache_size() <= before + 1
     many = capsys.readouterr().out.splitlines()
+    before = steps.eval_step._cache_size()
+    assert predict.main([str(unbroken), *names[:40], "--top", "1"]) == 0  # batches of the same size
+    assert steps.eval_step._cache_size() == before
+    assert capsys.readouterr().out.splitlines() == many[:80]
     assert many[::2] == [f"{name}:" for name in names]
     for number in (0, 31, 32, 69):
         assert predict.main([str(unbroken), names[number], "--top", "1"]) == 0
