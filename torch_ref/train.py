@@ -11,6 +11,7 @@ from torch_ref.cli import Parser, UsageError, exit_code, integer, number, run_as
 from torch_ref.config import Config
 
 PROG = "python -m torch_ref.train"
+FLOAT32_MAX = 3.4e38  # nearly: what the optimizer takes
 
 
 def parser() -> Parser:
@@ -38,9 +39,9 @@ def parser() -> Parser:
     add = result.add_argument_group("optimization").add_argument
     add("--batch-size", type=integer(1, 2**31 - 1), metavar="N", help="default: %(default)s")
     add("--num-epochs", type=integer(1), metavar="N", help="default: %(default)s")
-    add("--learning-rate", type=number(positive=True), metavar="X", help="default: %(default)s")
+    add("--learning-rate", type=number(positive=True, at_most=FLOAT32_MAX), metavar="X", help="default: %(default)s")
     add("--momentum", type=number(below=1), metavar="X", help="default: %(default)s")
-    add("--weight-decay", type=number(), metavar="X", help="default: %(default)s")
+    add("--weight-decay", type=number(at_most=FLOAT32_MAX), metavar="X", help="default: %(default)s")
     add("--seed", type=integer(0, 2**32 - 1), metavar="N", help="default: %(default)s")
     add = result.add_argument_group("run").add_argument
     add("--device", choices=["auto", "cpu", "gpu"], help="auto: a GPU if there is one (default: auto)")

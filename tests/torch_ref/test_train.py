@@ -151,10 +151,10 @@ def one_line(capsys) -> str:
         *[("--dataset", "mnist"), ("--model", "vgg"), ("--device", "tpu")],
         *[("--batch-size", bad) for bad in ("0", "-1", "1.5", "nan", str(10**30))],
         *[("--num_epochs", bad) for bad in ("0", "-3")],
-        *[("--learning-rate", bad) for bad in ("0", "-0.1", "nan", "inf", "fast")],
+        *[("--learning-rate", bad) for bad in ("0", "-0.1", "nan", "inf", "1e300", "fast")],
         *[("--momentum", bad) for bad in ("-0.1", "1", "nan")],
-        *[("--weight-decay", bad) for bad in ("-1", "nan", "inf")],
-        *[("--width", bad) for bad in ("0", "-1", "nan", "1e9")],
+        *[("--weight-decay", bad) for bad in ("-1", "nan", "inf", "1e300")],
+        *[("--width", bad) for bad in ("0", "-1", "nan", "17", "1e9")],
         *[("--limit-train", "0"), ("--limit-eval", "-1"), ("--seed", "-1"), ("--no-such-flag", "1")],
     ],
 )
