@@ -20,7 +20,7 @@ from jaxalex.system import lock
 from jaxalex.training import folder, loop
 from reliability import fuzz, strange
 from reliability.reader import Reader
-from reliability.runs import assert_same, small
+from reliability.runs import SMALL, assert_same, small
 
 _OWN = ("config.json", "metrics.jsonl", "summary.json", "model.safetensors", "curves.png", ".lock", "checkpoints")
 _INSIDE = ("checkpoints/36", "checkpoints/36/record.json", "checkpoints/36/state", "checkpoints/notes")
@@ -308,7 +308,7 @@ def test_the_reference_refuses_a_folder_with_links(tmp_path, capsys) -> None:
 def test_what_is_no_file_in_a_data_folder_is_refused_by_name(tmp_path, form: str, capsys) -> None:
     path = tmp_path / form
     path.parent.mkdir(exist_ok=True)
-    flags = ["--dataset", "auto", "--data-dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    flags = [*SMALL, "--dataset", "auto", "--data-dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
 
     for make, kind in (
         (lambda: os.mkfifo(path), "a named pipe"),
