@@ -20,7 +20,7 @@ from jaxalex.system import lock
 from jaxalex.training import folder, loop
 from reliability import fuzz, strange
 from reliability.reader import Reader
-from reliability.runs import assert_same, small
+from reliability.runs import SMALL, assert_same, small
 
 _OWN = ("config.json", "metrics.jsonl", "summary.json", "model.safetensors", "curves.png", ".lock", "checkpoints")
 _INSIDE = ("checkpoints/36", "checkpoints/36/record.json", "checkpoints/36/state", "checkpoints/notes")
@@ -277,38 +277,11 @@ def test_the_fuzzer_notices_who_follows_a_link(tmp_path) -> None:
     assert all("something outside was changed" in failure for failure in outcome.failures)
 
 
-def test_other_writers_follow_no_link_under_a_temporary_name(tmp_path, victim) -> None:
-    import torch
-
-    from benchmarks import result
-    from netparity.report import document
-    from torch_ref import weights
-
-    for name in ("result.json.part", "model.pth.partial", "model.safetensors.partial", "report.json", "report.html"):
-        (tmp_path / name).symlink_to(victim / "file")
-    result.write(tmp_path / "result.json", {"rows": []})
-    weights.write_pth({"a": torch.zeros(2)}, tmp_path / "model.pth")
-    document.write(document.to_dict({}, {}), tmp_path)
-    assert all((tmp_path / name).is_file() for name in ("result.json", "model.pth"))
-    assert not (tmp_path / "report.json").is_symlink()
-
-
-def test_the_reference_refuses_a_folder_with_links(tmp_path, capsys) -> None:
-    from torch_ref import train as torch_train
-
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").symlink_to(tmp_path / "new")
-    flags = ["--dataset", "digits", "--width", "0.02", "--limit-train", "8", "--limit-eval", "4", "--num-epochs", "1"]
-    assert torch_train.main([*flags, "--workdir", str(tmp_path / "run")]) == 2
-    assert "already holds a run (config.json)" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.mark.parametrize("form", ["cifar-10-batches-py", "cifar-10-batches-py/data_batch_1", "cifar-10-binary.tar.gz"])
 def test_what_is_no_file_in_a_data_folder_is_refused_by_name(tmp_path, form: str, capsys) -> None:
     path = tmp_path / form
     path.parent.mkdir(exist_ok=True)
-    flags = ["--dataset", "auto", "--data-dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    flags = [*SMALL, "--dataset", "auto", "--data-dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
 
     for make, kind in (
         (lambda: os.mkfifo(path), "a named pipe"),
