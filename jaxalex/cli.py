@@ -110,12 +110,12 @@ def _explained(command: Callable[[], None]) -> int:
     except FloatingPointError as error:  # under JAX_DEBUG_NANS
         return _fail(str(error).strip().partition("\n")[0], 1)
     except MemoryError:
-        return _fail("out of memory: try a smaller --batch-size", 1)
+        return _fail("out of memory: try a smaller --batch-size or --width", 1)
     except RuntimeError as error:
         # XLA has no public exception type of its own for this.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _fail("out of device memory: try a smaller --batch-size", 1)
+        return _fail("out of device memory: try a smaller --batch-size or --width", 1)
 
 
 def _open_closed_streams() -> None:

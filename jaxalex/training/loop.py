@@ -168,6 +168,8 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     config, splits, workdir, rows = run.config, run.splits, run.workdir, progress.rows
     test_set = place(splits.test, run.sharding)
     test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress))
+    if not math.isfinite(test.loss):
+        raise NotFiniteError(f"the test loss is {test.loss}")
     run.say(report.test_line(test.loss, test.accuracy))
     summary = {
         "dataset": splits.name,
