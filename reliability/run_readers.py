@@ -73,7 +73,15 @@ def _settings() -> Any:
 
 
 def _record() -> dict[str, Any]:
-    return {"config": dataclasses.asdict(_settings()), "split": {"train": 90}, "dropout_key": [0, 1], "environment": {}}
+    from jaxalex.system import settings
+
+    return {
+        "config": dataclasses.asdict(_settings()),
+        "split": {"train": 90},
+        "settings": settings.current(),
+        "dropout_key": [0, 1],
+        "environment": {},
+    }
 
 
 def _make_checkpoints(folder: Path) -> list[Path]:

@@ -45,7 +45,7 @@ def _tested(run: pathlib.Path) -> str:
     """The test line of a run that is let to its end."""
     lines: list[str] = []
     loop.train_and_evaluate(config.read(run), run, lines.append, resume=True)
-    return lines[-1]
+    return next(line for line in lines if line.startswith("[Test "))
 
 
 def test_a_run_that_was_let_grow_and_stopped(copy: Copy, capsys) -> None:
