@@ -112,6 +112,7 @@ def test_resuming_measures_nothing_twice(smoke: tuple[pathlib.Path, dict[str, An
     assert "holds figures of another git_revision" in refused.stderr
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: pathlib.Path) -> None:
     """Real failures: the workers may not take more address space than a few hundred megabytes."""
     file = tmp_path / "x.json"

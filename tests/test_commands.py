@@ -6,10 +6,8 @@ import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -249,25 +247,6 @@ def test_damaged_weights_are_refused(run, tmp_path, capsys) -> None:
 def test_not_finite_exits_with_one(tmp_path, capsys) -> None:
     assert train.main([*SMALL, "--learning-rate", "1e30", "--workdir", str(tmp_path / "run")]) == 1
     assert re.search(r"error: the loss is (nan|inf) at step \d+ of 36 \(epoch 1 of 8\)", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals(tmp_path, signal_number: signal.Signals, code: int) -> None:
-    # A process that was started in the background of a script ignores Ctrl-C, and so would its children.
-    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    start += "; from jaxalex.train import main; sys.exit(main())"
-    command = [sys.executable, "-c", start, *SMALL, "--num-epochs", "1000", "--workdir", str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("[Epoch   1]"):
-            assert process.poll() is None
-        process.send_signal(signal_number)
-        began = time.monotonic()
-        _, error = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert time.monotonic() - began < 30
-    assert error.startswith("error: stopped by")
-    assert error.count("\n") == 1
 
 
 def test_the_paper_network_sees_the_images_enlarged(tmp_path, capsys) -> None:

@@ -48,6 +48,7 @@ def test_a_second_run_compiles_nothing_and_gives_the_same(tmp_path) -> None:
     assert _loss(tmp_path / "a") == _loss(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_off_and_a_folder_of_ones_own(tmp_path) -> None:
     home, mine = tmp_path / "home", tmp_path / "mine"
     home.mkdir()

@@ -65,6 +65,7 @@ def test_every_command_says_so(name: str, tmp_path: pathlib.Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_makes_sense_works(tmp_path: pathlib.Path) -> None:
     variables = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "JAX_CHECK_TRACER_LEAKS": "1"}
     result = _run("jaxalex.train", *TRAIN[1:], str(tmp_path / "run"), **variables)

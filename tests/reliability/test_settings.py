@@ -44,7 +44,9 @@ def test_a_run_is_not_resumed_under_other_settings(name, value, copy, change, ca
     assert sorted(run.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("name", "value"), OTHERS)
+@pytest.mark.parametrize(
+    ("name", "value"), [OTHERS[0], *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS[1:])]
+)
 def test_a_run_under_other_settings_resumes_bit_for_bit(name, value, tmp_path, change, capsys) -> None:
     change(name, value)
     run, whole = tmp_path / "run", tmp_path / "whole"

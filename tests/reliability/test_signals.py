@@ -36,7 +36,7 @@ def test_while_it_imports(tmp_path, number: signal.Signals) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_while_it_compiles(tmp_path, number: signal.Signals) -> None:
     """The main thread is inside XLA then, where no Python handler can run, and it must not be torn down under XLA."""
     flags = ["--dataset", "digits", "--model", "paper", "--width", "0.2", "--compilation-cache", "off"]

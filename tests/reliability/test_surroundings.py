@@ -20,7 +20,10 @@ def _shell(redirections: str, *command: str, **options: object) -> subprocess.Co
     return subprocess.run(line, check=False, timeout=300, capture_output=True, **options)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [pytest.param(">&-", marks=pytest.mark.slow), pytest.param("2>&-", marks=pytest.mark.slow), "<&- >&- 2>&-"],
+)
 def test_a_closed_stream_gets_nothing_and_harms_nothing(tmp_path, closed: str) -> None:
     run = tmp_path / "run"
     done = _shell(closed, *_TRAIN, str(run))
