@@ -14,8 +14,10 @@ _TIMINGS = ("seconds", "images_per_second", "compile_seconds", "wall_seconds")
 # 12 steps an epoch; checkpoints after 10, 12, 20, 24, 30 and 36 of them.
 SMALL = ["--dataset", "digits", "--width", "0.05", "--limit-train", "90", "--limit-eval", "40", "--batch-size", "8"]
 SMALL += ["--init", "flax", "--checkpoint-every", "10"]
-# A process that was started in the background of a script ignores Ctrl-C, and so would its children.
+# A process that was started in the background of a script ignores Ctrl-C, one under nohup SIGHUP, and so would its
+# children.
 _START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+_START += "; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
 _START += "; from jaxalex import cli, train; cli.end(train.main())"
 
 
