@@ -37,6 +37,7 @@ def _check_training(file: pathlib.Path) -> None:
     assert train["rows"][0]["ratio"] == train["rows"][1]["wall_seconds"] / train["rows"][0]["wall_seconds"]
 
 
+@pytest.mark.slow
 def test_a_stage_leaves_its_result(tmp_path: pathlib.Path) -> None:
     done = _run(["train", tmp_path / "out", "--device", "cpu", "--quick"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

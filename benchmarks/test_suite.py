@@ -129,6 +129,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: pathlib.Path) -> N
     assert "out of memory at batch 16384" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_is_a_row_with_its_reason() -> None:
     setting = Setting("cifar10", "infer", 2, "float32", "cpu", 0.02)
     options = Options(repeats=3, sample_seconds=0.01, torch_variants=("eager", "no such"), parts=False)

@@ -78,6 +78,7 @@ def test_a_folder_asked_for_by_name_must_work(tmp_path, capsys, monkeypatch: pyt
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_damaged_entries_are_told_once_and_healed(tmp_path) -> None:
     cache = tmp_path / "home" / ".cache" / "jaxalex" / "xla"
     (tmp_path / "home").mkdir()

@@ -49,7 +49,9 @@ def test_an_exception_costs_nothing(unbroken, tmp_path, line: str, capsys) -> No
     assert_same(run, unbroken)
 
 
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signal_number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_inside_the_epoch_and_says_how_to_go_on(unbroken, tmp_path, signal_number, code, capsys) -> None:
     run = tmp_path / "run"
     flags = [*SMALL, "--checkpoint-every", "1000000", "--workdir", str(run)]

@@ -15,6 +15,8 @@ from jaxalex.system import settings
 from reliability.runs import SMALL, assert_same
 
 OTHERS = [("jax_enable_x64", True), ("jax_default_prng_impl", "rbg"), ("jax_default_matmul_precision", "bfloat16")]
+_SLOW = pytest.mark.slow
+_SLOWER = [pytest.param(*other, marks=_SLOW) for other in OTHERS[1:]]
 
 
 @pytest.fixture
@@ -44,9 +46,7 @@ def test_a_run_is_not_resumed_under_other_settings(name, value, copy, change, ca
     assert sorted(run.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [OTHERS[0], *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS[1:])]
-)
+@pytest.mark.parametrize(("name", "value"), [OTHERS[0], *_SLOWER])
 def test_a_run_under_other_settings_resumes_bit_for_bit(name, value, tmp_path, change, capsys) -> None:
     change(name, value)
     run, whole = tmp_path / "run", tmp_path / "whole"
@@ -85,7 +85,15 @@ def test_other_flags_of_xla_are_told(copy, monkeypatch: pytest.MonkeyPatch, caps
     assert "note: XLA_FLAGS None then, '--xla_gpu_deterministic_ops=true' now: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "value"), [*OTHERS, ("jax_disable_jit", True), ("jax_debug_nans", True)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        OTHERS[0],
+        *_SLOWER,
+        pytest.param("jax_disable_jit", True, marks=_SLOW),
+        pytest.param("jax_debug_nans", True, marks=_SLOW),
+    ],
+)
 def test_an_evaluation_is_the_same_under_all(name, value, unbroken, change, capsys) -> None:
     assert evaluate.main([str(unbroken)]) == 0
     expected = capsys.readouterr()
@@ -95,7 +103,7 @@ def test_an_evaluation_is_the_same_under_all(name, value, unbroken, change, caps
     assert expected.err == ""
 
 
-@pytest.mark.parametrize("name", ["jax_debug_nans", "jax_debug_infs"])
+@pytest.mark.parametrize("name", ["jax_debug_nans", pytest.param("jax_debug_infs", marks=_SLOW)])
 def test_a_search_for_bad_numbers_names_the_step(name, tmp_path, change, capsys) -> None:
     change(name, True)
     flags = [*SMALL, "--num-epochs", "1", "--learning-rate", "1e30"]
@@ -109,6 +117,7 @@ def test_a_search_for_bad_numbers_names_the_step(name, tmp_path, change, capsys)
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_compilation_no_training(tmp_path, change, capsys) -> None:
     change("jax_disable_jit", True)
     assert train.main([*SMALL, "--num-epochs", "1", "--workdir", str(tmp_path / "run")]) == 2

@@ -26,7 +26,9 @@ def _said(number: signal.Signals) -> str:
     return "error: stopped by " + ("Ctrl-C" if number == signal.SIGINT else number.name)
 
 
-@pytest.mark.parametrize("number", _SIGNALS)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in _SIGNALS[1:])]
+)
 def test_while_it_imports(tmp_path, number: signal.Signals) -> None:
     with start(*SMALL, "--workdir", str(tmp_path / "run")) as process:
         time.sleep(0.6)
@@ -60,6 +62,7 @@ def test_a_closed_terminal_saves(tmp_path, unbroken) -> None:
     assert_same(run, unbroken)
 
 
+@pytest.mark.slow
 def test_nohup_goes_on(tmp_path) -> None:
     begin = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
     begin += "; from jaxalex import cli, train; cli.end(train.main())"

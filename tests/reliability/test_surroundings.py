@@ -64,7 +64,7 @@ def test_a_folder_whose_name_is_no_text_is_refused_before_training(tmp_path) -> 
     assert not os.path.lexists(name)
 
 
-@pytest.mark.parametrize("utf8", ["0", "1"])
+@pytest.mark.parametrize("utf8", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_forced_c_locale(tmp_path, utf8: str) -> None:
     """There, Python takes é for two characters that are no text; in Python's UTF-8 mode it is é as everywhere."""
     environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": utf8}
