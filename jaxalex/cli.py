@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jaxalex.errors import RunError, Stopped, UsageError
-from jaxalex.system import interrupt
+from jaxalex.system import files, interrupt
 
 _LONGEST = 4000  # characters of an error message that are shown
 _FILES = 128  # that a process must be able to open: more than a training run ever has open at once
@@ -108,7 +108,7 @@ def _explained(command: Callable[[], None]) -> int:
         usage = error.errno == errno.ENAMETOOLONG
         return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 2 if usage else 1)
     except FloatingPointError as error:  # under JAX_DEBUG_NANS
-        return _fail(str(error).strip().partition("\n")[0], 1)
+        return _fail(files.first_line(error), 1)
     except MemoryError:
         return _fail("out of memory: try a smaller --batch-size or --width", 1)
     except RuntimeError as error:

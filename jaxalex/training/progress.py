@@ -121,16 +121,19 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
       UsageError: they differ in configuration, data, JAX's settings or dropout key; the message lists every difference.
     """
-    for part in ("config", "split", "settings", "dropout_key"):
-        old, new = then.get(part), now[part]
-        if part == "settings":
-            if others := settings.differences(old, new):
-                raise UsageError(f"was computed under other settings of JAX: {others}")
-            continue
-        if part == "config" and isinstance(old, dict):
-            old, new = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (old, new))
-        if old != new:
-            raise UsageError(f"is of another {part}: {differences(old, new)}")
+    old, new = then.get("config"), now["config"]
+    if isinstance(old, dict):
+        old, new = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (old, new))
+    _refuse_another("config", old, new)
+    _refuse_another("split", then.get("split"), now["split"])
+    if others := settings.differences(then.get("settings"), now["settings"]):
+        raise UsageError(f"was computed under other settings of JAX: {others}")
+    _refuse_another("dropout_key", then.get("dropout_key"), now["dropout_key"])
+
+
+def _refuse_another(part: str, then: Any, now: Any) -> None:
+    if then != now:
+        raise UsageError(f"is of another {part}: {differences(then, now)}")
 
 
 def differences(then: Any, now: Any) -> str:

@@ -44,10 +44,11 @@ def write(whole: Mapping[str, Any], out: pathlib.Path) -> str:
     # Anew: a link of that name in somebody's folder must not lead elsewhere.
     for name in ("report.json", "report.html"):
         (out / name).unlink(missing_ok=True)
+    written = text(whole)
     with (out / "report.json").open("x", encoding="utf-8") as file:
-        file.write(text(whole))
-    html.write_html(json.loads(text(whole)), out / "report.html")
-    return text(whole)
+        file.write(written)
+    html.write_html(json.loads(written), out / "report.html")
+    return written
 
 
 def model(result: Result) -> dict[str, Any]:
