@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netparity.comparison import compare as compare
     from netparity.comparison import finish as finish
+    from netparity.layouts import AsIs as AsIs
+    from netparity.layouts import ChannelsFirst as ChannelsFirst
+    from netparity.layouts import Flattened as Flattened
     from netparity.measure import ParityError as ParityError
     from netparity.report.environment import full_float32 as full_float32
     from netparity.results import Result as Result
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
     from netparity.table import Same as Same
 
 _HOMES = {
+    "AsIs": "netparity.layouts",
+    "ChannelsFirst": "netparity.layouts",
     "ConvKernel": "netparity.table",
     "DenseKernel": "netparity.table",
+    "Flattened": "netparity.layouts",
     "ParityError": "netparity.measure",
     "Result": "netparity.results",
     "Same": "netparity.table",

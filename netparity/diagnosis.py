@@ -38,7 +38,10 @@ def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = N
       ``"PyTorch: padding 0 for 1"``, naming the side whose numbers the mistake gives; None where no known one does.
     """
     if isinstance(failure, StageResult) and failure.float64_passed:
-        side = "JAX" if (failure.float32_jax_max or 0) > (failure.float32_torch_max or 0) else "PyTorch"
+        worst = max(failure.float32_jax_max or 0, failure.float32_torch_max or 0)
+        if worst <= failure.bound:  # one side errs less than the other: no sign of a coarser number
+            return None
+        side = "JAX" if worst == failure.float32_jax_max else "PyTorch"
         return f"{side}: rounds more coarsely than float32, while float64 agrees (TF32, bfloat16?)"
     level = failure.level if isinstance(failure, Check) else None
     if level == "forward" and failure.stage in pair.jax.dropouts:
@@ -232,7 +235,7 @@ def _loss(pair: Pair) -> str | None:
     params, images = pair.params_as("float64"), pair.images.astype(np.float64)
     masks = pair.masks("float64")
     found = {
-        "jax": {"loss": np.array(pair.jax.gradients(params, images, pair.labels, pair.dropout_seed).loss)},
+        "jax": {"loss": np.array(pair.jax.gradients(params, images, pair.labels, pair.seed).loss)},
         "torch": {"loss": np.array(pair.torch.gradients(params, images, pair.labels, masks).loss)},
     }
     logits = torch.from_numpy(list(pair.torch.forward(params, images, masks).values())[-1])

@@ -16,7 +16,10 @@ import torch
 from torch import nn
 
 from netparity.jax_side import Gradients, Isolated
+from netparity.layouts import Layout, usual
 from netparity.measure import Arrays, ParityError
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 Convert = Callable[[Arrays], Arrays]
@@ -35,6 +38,7 @@ class TorchSide:
       from_common: its inverse.
       loss: ``(logits, labels) -> scalar``.
       device: where it is computed; arguments and results are NumPy arrays in any case.
+      layouts: by stage, how its output lies; a stage that is not named has the usual layout.
 
     Raises:
       ParityError: listing every stage whose module is not there.
@@ -46,6 +50,7 @@ class TorchSide:
     from_common: Convert
     loss: Loss = nn.functional.cross_entropy
     device: str = "cpu"
+    layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = dict(self.module.named_modules())
@@ -76,17 +81,35 @@ class TorchSide:
         seen: dict[str, tuple[int, ...]] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
-            seen[name] = _common_shape(value)
-            return torch.empty(_torch_shape(fed[name]), device="meta") if name in fed else value
+            out = np.broadcast_to(np.zeros((), np.bool_), value.shape)  # a view: nothing is computed
+            seen[name] = self._layout(name, value.ndim).to_common(out).shape
+            if name not in fed:
+                return value
+            given = np.broadcast_to(np.zeros((), np.bool_), fed[name])
+            return torch.empty(self._layout(name, given.ndim).to_torch(given).shape, device="meta")
 
-        weights = {name: torch.empty(value.shape, device="meta") for name, value in self.from_common(params).items()}
-        meta = torch.empty(_torch_shape(images.shape), device="meta")
         try:
-            self._call(weights, meta, tap, None)
+            self._call_meta(params, images, tap)
         except RuntimeError:
             if list(seen.items()) == list(fed.items())[: len(seen)]:  # another reason than what differs
                 raise
         return seen
+
+    def own_shapes(self, params: Arrays, images: np.ndarray) -> dict[str, tuple[int, ...]]:
+        """Shape of every stage's output as PyTorch has it, up to where the network can go; nothing is computed."""
+        seen: dict[str, tuple[int, ...]] = {}
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            seen[name] = tuple(value.shape)
+            return value
+
+        with contextlib.suppress(RuntimeError):  # `shapes` tells it, stage by stage
+            self._call_meta(params, images, tap)
+        return seen
+
+    def _call_meta(self, params: Arrays, images: np.ndarray, tap: Tap) -> None:
+        weights = {name: torch.empty(value.shape, device="meta") for name, value in self.from_common(params).items()}
+        self._call(weights, self.tensor(images).to("meta"), tap, None)
 
     def forward(self, params: Arrays, images: np.ndarray, masks: Arrays | None = None) -> Arrays:
         """Every intermediate, in order: in training mode if there are dropout ``masks``, else in evaluation mode."""
@@ -98,13 +121,13 @@ class TorchSide:
 
         with torch.no_grad():
             self._call(self._weights(params), self.tensor(images), tap, masks)
-        return {name: _to_common(value) for name, value in seen.items()}
+        return {name: self._to_common(name, value) for name, value in seen.items()}
 
     def isolated(
         self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, masks: Arrays | None = None
     ) -> Isolated:
         """As `netparity.jax_side.JaxSide.isolated`."""
-        fed = {name: self.tensor(value).requires_grad_() for name, value in inputs.items()}
+        fed = {name: self._to_torch(name, value).requires_grad_() for name, value in inputs.items()}
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -117,11 +140,12 @@ class TorchSide:
         self._require_all(seen)
         names = list(self.stages)
         leaves = [first, *(fed[name] for name in names[:-1]), *weights.values()]
-        grads = _grad([seen[name] for name in names], leaves, [self.tensor(cotangents[name]) for name in names])
-        vjp_inputs = {name: _to_common(grad) for name, grad in zip(names, grads[: len(names)], strict=True)}
-        return Isolated(
-            {name: _to_common(seen[name]) for name in names}, vjp_inputs, self._params(weights, grads[len(names) :])
-        )
+        grads = _grad([seen[name] for name in names], leaves, [self._to_torch(n, cotangents[n]) for n in names])
+        vjp_inputs = {names[0]: _images_to_common(grads[0])}  # a stage's input is the output of the one before
+        for (before, name), grad in zip(itertools.pairwise(names), grads[1 : len(names)], strict=True):
+            vjp_inputs[name] = self._to_common(before, grad)
+        outputs = {name: self._to_common(name, seen[name]) for name in names}
+        return Isolated(outputs, vjp_inputs, self._params(weights, grads[len(names) :]))
 
     def gradients(
         self, params: Arrays, images: np.ndarray, labels: np.ndarray, masks: Arrays | None = None
@@ -138,14 +162,14 @@ class TorchSide:
         self._require_all(seen)
         loss = self.loss(logits, self.tensor(labels.astype(np.int64)))
         grads = _grad([loss], [*seen.values(), *weights.values()], [torch.ones_like(loss)])
-        activations = {name: _to_common(grad) for name, grad in zip(seen, grads[: len(seen)], strict=True)}
+        activations = {name: self._to_common(name, grad) for name, grad in zip(seen, grads[: len(seen)], strict=True)}
         return Gradients(float(loss.detach()), self._params(weights, grads[len(seen) :]), activations)
 
     def choices(self, forward: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What every ReLU and max-pooling chooses, given either side's intermediates: signs and maxima, by stage."""
         found = {}
         for before, (name, module) in itertools.pairwise(self.modules.items()):
-            x = self.tensor(forward[before[0]])
+            x = self._to_torch(before[0], forward[before[0]])
             if isinstance(module, nn.ReLU):
                 found[name] = (x > 0).cpu().numpy()
             elif isinstance(module, nn.MaxPool2d):
@@ -163,21 +187,39 @@ class TorchSide:
         self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
     ) -> torch.Tensor:
         """The logits of the module in training mode with ``masks``, else in evaluation mode."""
-        buffers = {name: value.clone().to(images.device) for name, value in self.module.named_buffers()}
+        dtype = next((value.dtype for value in weights.values()), images.dtype)
+        buffers = {  # copies: batch normalisation changes its own in training
+            name: value.clone().to(images.device, dtype if value.is_floating_point() else None)
+            for name, value in self.module.named_buffers()
+        }
         with _mode(self.module, masks is not None), self._hooked(tap, masks or {}):
             return torch.func.functional_call(self.module, {**buffers, **weights}, (images,))
 
     @contextlib.contextmanager
     def _hooked(self, tap: Tap, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
+        undropped: dict[str, torch.Tensor] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def call(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                undropped[name] = args[0].clone()  # a dropout may work in place
+
+            return call
+
         def hook(name: str) -> Callable[..., torch.Tensor]:
             def call(module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-                if isinstance(module, nn.Dropout) and name in masks:
-                    out = args[0] * self.tensor(masks[name]).to(args[0].dtype) / (1 - module.p)
+                if name in undropped:
+                    x = undropped.pop(name)
+                    out = x * self._to_torch(name, masks[name]).to(x.dtype) / (1 - module.p)  # type: ignore[operator]
                 return tap(name, out)
 
             return call
 
         handles = [module.register_forward_hook(hook(name)) for name, module in self.modules.items()]
+        handles += [
+            module.register_forward_pre_hook(keep(name))
+            for name, module in self.modules.items()
+            if name in masks and isinstance(module, _DROPOUTS)
+        ]
         try:
             yield
         finally:
@@ -193,8 +235,20 @@ class TorchSide:
         return self.to_common({name: grad.cpu().numpy() for name, grad in zip(weights, grads, strict=True)})
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
-        """A copy of ``[b, h, w, c]`` as ``[b, c, h, w]``; other arrays as they are."""
-        array = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+        """A copy of images ``[b, h, w, c]`` as ``[b, c, h, w]``; other arrays as they are."""
+        return self._copy(usual(array.ndim).to_torch(array))
+
+    def _layout(self, stage: str, ndim: int) -> Layout:
+        return self.layouts.get(stage, usual(ndim))
+
+    def _to_torch(self, stage: str, array: np.ndarray) -> torch.Tensor:
+        return self._copy(self._layout(stage, array.ndim).to_torch(array))
+
+    def _to_common(self, stage: str, tensor: torch.Tensor) -> np.ndarray:
+        array = tensor.detach().cpu().numpy()
+        return np.ascontiguousarray(self._layout(stage, array.ndim).to_common(array))
+
+    def _copy(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
 
     def _require_all(self, seen: Mapping[str, torch.Tensor]) -> None:
@@ -224,15 +278,6 @@ def _grad(
     return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True)]
 
 
-def _to_common(tensor: torch.Tensor) -> np.ndarray:
+def _images_to_common(tensor: torch.Tensor) -> np.ndarray:
     array = tensor.detach().cpu().numpy()
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1) if array.ndim == 4 else array)
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else tuple(shape)
-
-
-def _common_shape(tensor: torch.Tensor) -> tuple[int, ...]:
-    shape = tuple(tensor.shape)
-    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+    return np.ascontiguousarray(usual(array.ndim).to_common(array))

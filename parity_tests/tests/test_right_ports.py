@@ -1,0 +1,177 @@
+"""Right ports pass as they are: what a natural port and its original do differently, and are right to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import flax.linen as fnn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax import lax
+from torch import nn
+
+from netparity import AsIs, ConvKernel, DenseKernel, ParityError, Result, Same, compare
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((3, 6, 8, 3)).astype(np.float32)
+LABELS = np.array([0, 3, 1])
+
+
+class FlaxNet(fnn.Module):
+    """torchvision's order: the dropout stands between flatten and the dense layer."""
+
+    channels_dropped: bool = False
+
+    @fnn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen = {}
+        x = seen["conv"] = fnn.Conv(4, (3, 3), padding=1, precision="highest", name="conv")(x)
+        x = seen["relu"] = fnn.relu(x)
+        if self.channels_dropped:
+            x = seen["drop"] = fnn.Dropout(0.5, broadcast_dims=(1, 2), deterministic=not train)(x)
+        x = x.reshape(x.shape[0], -1)
+        if not self.channels_dropped:
+            x = seen["drop"] = fnn.Dropout(0.25, deterministic=not train)(x)
+        x = seen["fc"] = fnn.Dense(5, precision="highest", name="fc")(x)
+        return x, seen
+
+
+TABLE: dict[str, Same | ConvKernel | DenseKernel] = {
+    "conv.kernel": ConvKernel("conv.weight"),
+    "conv.bias": Same("conv.bias"),
+    "fc.kernel": DenseKernel("fc.weight", flattened=(6, 8, 4)),
+    "fc.bias": Same("fc.bias"),
+}
+STAGES = {name: name for name in ("conv", "relu", "drop", "fc")}
+
+
+def _compared(network: fnn.Module, module: nn.Module, table: Any = None, stages: Any = None) -> Result:
+    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+        return network.apply(
+            {"params": params}, images, train=key is not None, rngs={} if key is None else {"dropout": key}
+        )
+
+    params = network.init(jax.random.key(1), jnp.asarray(IMAGES), train=False)["params"]
+    return compare(forward, params, module, table or TABLE, stages or STAGES, IMAGES, LABELS, dropouts=["drop"])
+
+
+def _torch_net(*, inplace: bool = False) -> nn.Sequential:
+    layers: list[tuple[str, nn.Module]] = [
+        ("conv", nn.Conv2d(3, 4, 3, padding=1)),
+        ("relu", nn.ReLU(inplace=inplace)),
+        ("flatten", nn.Flatten()),
+        ("drop", nn.Dropout(0.25, inplace=inplace)),
+        ("fc", nn.Linear(6 * 8 * 4, 5)),
+    ]
+    return nn.Sequential(OrderedDict(layers))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_dropout_between_flatten_and_the_dense_layer(inplace):
+    result = _compared(FlaxNet(), _torch_net(inplace=inplace))
+    assert result.passed, result.failures
+
+
+def test_an_unpermuted_kernel_behind_such_a_dropout_is_still_found():
+    result = _compared(FlaxNet(), _torch_net(), {**TABLE, "fc.kernel": DenseKernel("fc.weight")})
+    assert result.failures[0].stage in ("drop", "fc")
+
+
+def test_a_dropout_of_whole_channels():
+    module = _torch_net()
+    module.flatten, module.drop = nn.Dropout2d(0.5), nn.Flatten()  # the two change places
+    stages = {**STAGES, "drop": "flatten"}
+    result = _compared(FlaxNet(channels_dropped=True), module, stages=stages)
+    assert result.passed, result.failures
+
+
+class FlaxNorm(fnn.Module):
+    """Batch normalisation with statistics of its own, and no dropout anywhere."""
+
+    @fnn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen = {}
+        x = seen["conv"] = fnn.Conv(8, (3, 3), padding=1, precision="highest", name="conv")(x)
+        x = seen["norm"] = fnn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x)
+        x = x.reshape(x.shape[0], -1)
+        x = seen["fc"] = fnn.Dense(5, precision="highest", name="fc")(x)
+        return x, seen
+
+
+def test_batch_normalisation_in_both_modes_with_running_statistics():
+    network = FlaxNorm()
+    variables = network.init(jax.random.key(1), jnp.asarray(IMAGES), train=False)
+    norm = nn.BatchNorm2d(8)
+    mean, var = RNG.standard_normal(8).astype(np.float32), RNG.uniform(0.5, 2, 8).astype(np.float32)
+    norm.load_state_dict({"running_mean": torch.from_numpy(mean), "running_var": torch.from_numpy(var)}, strict=False)
+    layers: list[tuple[str, nn.Module]] = [("conv", nn.Conv2d(3, 8, 3, padding=1)), ("norm", norm)]
+    module = nn.Sequential(OrderedDict([*layers, ("flat", nn.Flatten()), ("fc", nn.Linear(384, 5))]))
+    stats = {"norm": {"mean": mean, "var": var}}
+
+    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+        train, state = key is not None, jax.tree.map(lambda x: x.astype(images.dtype), stats)
+        out = network.apply(
+            {"params": params, "batch_stats": state}, images, train=train, mutable=["batch_stats"] if train else False
+        )
+        return out[0] if train else out
+
+    table = {
+        **TABLE,
+        "norm.scale": Same("norm.weight"),
+        "norm.bias": Same("norm.bias"),
+        "fc.kernel": DenseKernel("fc.weight", flattened=(6, 8, 8)),
+    }
+    stages = {name: name for name in ("conv", "norm", "fc")}
+    result = compare(forward, variables["params"], module, table, stages, IMAGES, LABELS, dtypes=["float64"])
+    assert result.passed, result.failures
+
+    # A port that never leaves evaluation mode is wrong where the modes differ.
+    def stuck(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+        state = jax.tree.map(lambda x: x.astype(images.dtype), stats)
+        return network.apply({"params": params, "batch_stats": state}, images, train=False)
+
+    result = compare(stuck, variables["params"], module, table, stages, IMAGES, LABELS, dtypes=["float64"])
+    assert result.failures[0].stage == "norm"
+    assert torch.equal(norm.state_dict()["running_mean"], torch.from_numpy(mean))
+
+
+class _Attention(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = x.unflatten(2, (2, 4)).transpose(1, 2)
+        return q @ q.transpose(2, 3)
+
+
+class _Pooled(nn.Module):
+    def forward(self, weights: torch.Tensor) -> torch.Tensor:
+        return weights.flatten(1)[:, :5]
+
+
+def _attention(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
+    x = jnp.dot(images, params["proj"]["kernel"], precision="highest")
+    q = x.reshape(*x.shape[:2], 2, 4).transpose(0, 2, 1, 3)
+    weights = jnp.einsum("bhqd,bhkd->bhqk", q, q, precision=lax.Precision.HIGHEST)
+    logits = weights.reshape(len(images), -1)[:, :5]
+    return logits, {"proj": x, "scores": weights, "logits": logits}
+
+
+@pytest.mark.parametrize("tokens", [6, 2])
+def test_an_attention_map_is_no_image(tokens):
+    module = nn.Sequential(OrderedDict(proj=nn.Linear(7, 8, bias=False), scores=_Attention(), logits=_Pooled()))
+    x = RNG.standard_normal((3, tokens, 7)).astype(np.float32)
+    params = {"proj": {"kernel": RNG.standard_normal((7, 8)).astype(np.float32)}}
+    stages = {name: name for name in ("proj", "scores", "logits")}
+    # Two heads of two tokens look like an image of either layout: such a map must be stated.
+    stated = {"scores": AsIs()} if tokens == 2 else None
+    labels = np.array([0, 3, 1])
+    args = (_attention, params, module, {"proj.kernel": DenseKernel("proj.weight")}, stages, x, labels)
+    result = compare(*args, layouts=stated, dtypes=["float64"])
+    assert result.passed, result.failures
+
+
+def test_a_layout_for_what_is_no_stage_is_refused():
+    with pytest.raises(ParityError, match="no stage: nowhere"):
+        compare(_attention, {}, nn.Sequential(), {}, {}, IMAGES, LABELS, layouts={"nowhere": AsIs()})
