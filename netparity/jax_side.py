@@ -21,6 +21,7 @@ import optax
 from flax import traverse_util
 from jax.extend import core
 
+from netparity import equations, rounding
 from netparity.measure import Arrays, ParityError
 
 # (params, images, key) -> (logits, intermediates in the order of the network); key None is evaluation mode.
@@ -103,6 +104,14 @@ class JaxSide:
         seen, vjp_inputs, vjp_params = _run(images.dtype, _isolated, self.apply, *args)
         return Isolated(seen.arrays(), vjp_inputs.arrays(), _flat(vjp_params))
 
+    def rounded(
+        self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, seed: int | None = None
+    ) -> Isolated:
+        """As `isolated`, with what float32 rounds simulated in float64 (see `netparity.rounding`)."""
+        args = (_nested(params), images, inputs, cotangents, _key(seed), jax.random.key(0))
+        seen, vjp_inputs, vjp_params = _run(images.dtype, _rounded, self.apply, *args)
+        return Isolated(seen.arrays(), vjp_inputs.arrays(), _flat(vjp_params))
+
     def gradients(self, params: Arrays, images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> Gradients:
         """The loss of a batch, and its gradient in every parameter and every activation."""
         args = (_nested(params), images, labels.astype(np.int32), _key(seed))
@@ -146,8 +155,7 @@ def _forward(apply: Forward, params: Any, images: Any, key: Any) -> _ByStage:
     return _ByStage.of(trace.names, seen)
 
 
-@functools.partial(jax.jit, static_argnames="apply")
-def _isolated(
+def _alone(
     apply: Forward, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any
 ) -> tuple[_ByStage, _ByStage, Any]:
     trace = _trace(apply, params, images, key)
@@ -173,6 +181,18 @@ def _isolated(
     # What is fed in a stage's place is the next stage's input.
     vjp_inputs = (vjp_images, *(vjp_fed[name] for name in names[:-1]))
     return _ByStage.of(names, seen), _ByStage(names, vjp_inputs), vjp_params
+
+
+_isolated = jax.jit(_alone, static_argnames="apply")
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _rounded(
+    apply: Forward, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any, errors: jax.Array
+) -> tuple[_ByStage, _ByStage, Any]:
+    args = (params, images, inputs, cotangents, key)
+    jaxpr, out = jax.make_jaxpr(functools.partial(_alone, apply), return_shape=True)(*args)
+    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args), errors))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "loss"))
@@ -237,13 +257,7 @@ class _Trace:
         for var, value in zip(jaxpr.invars, jax.tree.leaves(args), strict=True):
             write(var, value)
         for equation in jaxpr.eqns:
-            operands = list(dict.fromkeys(var for var in equation.invars if not isinstance(var, core.Literal)))
-            results = [var for var in equation.outvars if not isinstance(var, core.DropVar)]
-            alone = jaxpr.replace(
-                constvars=[], invars=operands, outvars=results, eqns=[equation], debug_info=_no_names(jaxpr)
-            )
-            values = core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*map(read, operands))
-            for var, value in zip(results, values, strict=True):
+            for var, value in equations.evaluate(jaxpr, equation, read).items():
                 write(var, value)
         return read(jaxpr.outvars[0])
 
@@ -266,11 +280,6 @@ def _trace(forward: Forward, params: Any, images: Any, key: Any) -> _Trace:
             "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
         )
     return _Trace(jaxpr, tuple(names), stages)
-
-
-def _no_names(jaxpr: core.Jaxpr) -> Any:
-    """The debug information of ``jaxpr`` without the names of its arguments and results."""
-    return jaxpr.debug_info._replace(arg_names=None, result_paths=None)
 
 
 def _record(seen: dict[str, jax.Array]) -> Tap:

@@ -13,7 +13,7 @@ import numpy as np
 
 from netparity import bounds
 from netparity.jax_side import Isolated, JaxSide
-from netparity.measure import Arrays, ParityError, error, require_same_names
+from netparity.measure import Arrays, Error, ParityError, error, require_same_names
 from netparity.results import Check, Flips, StageResult, check, failures, reported
 from netparity.torch_side import TorchSide
 
@@ -170,6 +170,7 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
         stage = stage_of(name, fed.inputs)
         kernels[stage] = max(kernels.get(stage, ()), value.shape, key=len)
     pools = pair.torch.max_pools
+    explained = _explained(pair, fed) if "float32" in dtypes else {}
     rows = []
     for key in next(iter(by_dtype.values())):
         stage, quantity = key
@@ -177,6 +178,11 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
         n = bounds.contraction_length(quantity, in_shapes[stage], shape, kernels.get(stage), pools.get(stage))
         found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
         row = StageResult(stage, quantity, next(iter(found.values()))[2], n, bounds.bound(n))
+        if key in explained:
+            simulated = explained[key]
+            row = dataclasses.replace(
+                row, bound=max(row.bound, bounds.C * simulated.max), float32_simulated_rms=simulated.rms
+            )
         if "float64" in found:
             row = dataclasses.replace(row, float64_error=found["float64"][0].max)
         if "float32" in found:
@@ -190,6 +196,19 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
             )
         rows.append(row)
     return rows
+
+
+def _explained(pair: Pair, fed: Fed) -> dict[tuple[str, str], Error]:
+    """What simulated rounding does to the stages that `netparity.bounds` has no bound for, by stage and quantity."""
+    others = set(fed.inputs) - pair.torch.plain - set(pair.jax.dropouts)
+    if not others:
+        return {}
+    params, images = pair.params_as("float64"), pair.images.astype(np.float64)
+    inputs = {name: value.astype(np.float64) for name, value in fed.inputs.items()}
+    cotangents = {name: value.astype(np.float64) for name, value in fed.cotangents.items()}
+    exact = quantities(pair.jax.isolated(params, images, inputs, cotangents, pair.seed))
+    moved = quantities(pair.jax.rounded(params, images, inputs, cotangents, pair.seed))
+    return {key: error(moved[key], exact[key]) for key in exact if key[0] in others}
 
 
 def quantities(result: Isolated) -> dict[tuple[str, str], np.ndarray]:

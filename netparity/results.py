@@ -23,6 +23,7 @@ class StageResult:
       float64_error: JAX in float64 against PyTorch in float64.
       float64_cumulative_error: the same for the whole network up to here (outputs only).
       float32_jax_max, float32_jax_rms, float32_torch_max, float32_torch_rms: each side's float32 against float64.
+      float32_simulated_rms: what rounding alone explains (see `netparity.rounding`), where that was simulated.
       contraction_length, bound: see `netparity.bounds`.
     """
 
@@ -37,15 +38,20 @@ class StageResult:
     float32_jax_rms: float | None = None
     float32_torch_max: float | None = None
     float32_torch_rms: float | None = None
+    float32_simulated_rms: float | None = None
 
     @property
     def rms_ratio(self) -> float | None:
-        """JAX's root-mean-square error over PyTorch's; None where neither errs or there are too few numbers to tell."""
+        """JAX's root-mean-square error over PyTorch's, or over what rounding explains if that is more.
+
+        None where neither errs or there are too few numbers to tell.
+        """
         if math.prod(self.shape) < bounds.RMS_MIN_SIZE:
             return None
         if self.float32_jax_rms is None or self.float32_torch_rms is None or self.float32_jax_rms == 0:
             return None
-        return self.float32_jax_rms / self.float32_torch_rms if self.float32_torch_rms else float("inf")
+        explained = max(self.float32_torch_rms, self.float32_simulated_rms or 0.0)
+        return self.float32_jax_rms / explained if explained else float("inf")
 
     @property
     def float64_passed(self) -> bool:

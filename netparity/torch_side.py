@@ -20,6 +20,10 @@ from netparity.layouts import Layout, usual
 from netparity.measure import Arrays, ParityError
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_PLAIN = (
+    *_DROPOUTS,
+    *(nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.Flatten, nn.LocalResponseNorm),
+)
 
 Tap = Callable[[str, torch.Tensor], torch.Tensor]
 Convert = Callable[[Arrays], Arrays]
@@ -70,6 +74,11 @@ class TorchSide:
         pools = {stage: module for stage, module in self.modules.items() if isinstance(module, nn.MaxPool2d)}
         sizes = {stage: (module.kernel_size, module.stride) for stage, module in pools.items()}
         return {stage: (np.max(kernel).item(), np.min(stride).item()) for stage, (kernel, stride) in sizes.items()}
+
+    @property
+    def plain(self) -> set[str]:
+        """The stages that sum products, choose, or keep: what `netparity.bounds` has a bound for."""
+        return {stage for stage, module in self.modules.items() if isinstance(module, _PLAIN)}
 
     def shapes(
         self, params: Arrays, images: np.ndarray, fed: Mapping[str, tuple[int, ...]]

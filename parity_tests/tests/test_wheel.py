@@ -74,7 +74,7 @@ def test_every_public_name_is_there():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.splitlines() == [
-        "ConvKernel DenseKernel ParityError Result Same compare finish full_float32",
+        "AsIs ChannelsFirst ConvKernel DenseKernel Flattened ParityError Result Same compare finish full_float32",
         "True True",
     ]
     assert "module 'netparity' has no attribute 'nonsense'" in run.stderr
