@@ -279,6 +279,16 @@ def _trace(forward: Forward, params: Any, images: Any, key: Any) -> _Trace:
             "the JAX network hides its intermediates inside one compiled or transformed function: "
             "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
         )
+    fixed = [
+        f"{name} ({var.aval.dtype})"
+        for name, var in zip(names, stages, strict=True)
+        if jnp.issubdtype(var.aval.dtype, jnp.floating) and var.aval.dtype.itemsize < images.dtype.itemsize
+    ]
+    if fixed:
+        raise ParityError(
+            f"fed {images.dtype}, the JAX network computes in a dtype of its own at {', '.join(fixed)}: leave out the "
+            "layers' dtype= (None takes that of the input), and cast constants and statistics to the input's dtype"
+        )
     return _Trace(jaxpr, tuple(names), stages)
 
 

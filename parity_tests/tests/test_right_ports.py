@@ -89,6 +89,24 @@ def test_a_dropout_of_whole_channels():
     assert result.passed, result.failures
 
 
+class FlaxFixed(fnn.Module):
+    @fnn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen = {}
+        x = seen["conv"] = fnn.Conv(4, (3, 3), padding=1, dtype=jnp.float32, name="conv")(x)
+        x = seen["relu"] = fnn.relu(x)
+        x = seen["drop"] = fnn.Dropout(0.25, deterministic=not train)(x.reshape(x.shape[0], -1))
+        x = seen["fc"] = fnn.Dense(5, dtype=jnp.float32, name="fc")(x)
+        return x, seen
+
+
+def test_a_layer_with_a_dtype_of_its_own_is_named():
+    with pytest.raises(
+        ParityError, match=r"fed float64, .* dtype of its own at conv \(float32\), .*leave out the layers' dtype="
+    ):
+        _compared(FlaxFixed(), _torch_net())
+
+
 class FlaxNorm(fnn.Module):
     """Batch normalisation with statistics of its own, and no dropout anywhere."""
 
