@@ -88,7 +88,7 @@ def _compared(kind: str, seed: int, act: nn.Module | None = None) -> Result:
     return compare(_forward(kind), params, module, table, stages, images, labels, seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "batch norm", "layer norm"])
+@pytest.mark.parametrize("kind", ["tanh", "batch norm"])
 def test_a_right_network_is_not_refused(kind):
     for seed in range(3):
         result = _compared(kind, seed)
@@ -115,7 +115,9 @@ class _Coarse(nn.Module):
         return self.layer(x)
 
 
-@pytest.mark.parametrize("kind", ["tanh", "softmax", "gelu"])
+@pytest.mark.parametrize(
+    "kind", ["tanh", pytest.param("softmax", marks=pytest.mark.slow), pytest.param("gelu", marks=pytest.mark.slow)]
+)
 def test_ten_bits_for_twenty_four_are_still_found(kind):
     result = _compared(kind, 0, _Coarse(KINDS[kind][1]()))
     assert result.failures[0].stage == "act"
