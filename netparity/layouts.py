@@ -75,12 +75,12 @@ def turned(shape: Shape) -> Shape:
 
 
 def by_shape(jax: Shape, torch: Shape) -> Layout:
-    """The layout under which two shapes are one; the usual one where both or neither fit.
+    """The layout under which two shapes are one; the usual one where both or neither of two fit.
 
     >>> by_shape((2, 12, 16, 3), (2, 3, 12, 16)), by_shape((2, 4, 7, 7), (2, 4, 7, 7))
     (ChannelsFirst(), AsIs())
     """
-    if torch == jax and torch != turned(jax):
+    if len(torch) != len(jax) or (torch == jax and torch != turned(jax)):
         return AS_IS
     if torch == turned(jax) and torch != jax:
         return CHANNELS_FIRST
@@ -106,7 +106,7 @@ def infer(jax: Mapping[str, Shape], torch: Mapping[str, Shape], flattened: Itera
             before = shape[1:]
         elif len(shape) != 2 or shape[1] != math.prod(before):
             before = ()
-        if len(shape) == 2 and before in maps:
+        if len(shape) == 2 and before in maps and torch.get(stage, shape) == shape:
             h, w, c = before
             found[stage] = Flattened((h, w, c))
         else:

@@ -15,6 +15,7 @@ from jax import lax
 from torch import nn
 
 from netparity import AsIs, ConvKernel, DenseKernel, ParityError, Result, Same, compare
+from netparity.results import Check
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((3, 6, 8, 3)).astype(np.float32)
@@ -79,6 +80,19 @@ def test_a_dropout_between_flatten_and_the_dense_layer(inplace):
 def test_an_unpermuted_kernel_behind_such_a_dropout_is_still_found():
     result = _compared(FlaxNet(), _torch_net(), {**TABLE, "fc.kernel": DenseKernel("fc.weight")})
     assert result.failures[0].stage in ("drop", "fc")
+
+
+class _Cut(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :100]
+
+
+def test_a_flat_stage_of_another_size_is_told_in_its_shapes():
+    module = _torch_net()
+    module.drop = _Cut()
+    (failure,) = [one for one in _compared(FlaxNet(), module).failures if one.stage == "drop"]
+    assert isinstance(failure, Check)
+    assert failure.note == "JAX [3, 192], PyTorch [3, 100]"
 
 
 def test_a_dropout_of_whole_channels():
