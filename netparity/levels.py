@@ -152,7 +152,8 @@ def isolated(pair: Pair, fed: Fed, side: str, dtype: str, masks: Arrays) -> Isol
 
 def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
     """Level 2 and 3 in isolation: every stage's output and vector-Jacobian products, fed the reference's input."""
-    by_dtype = {}
+    by_dtype: dict[str, dict[tuple[str, str], tuple[Error, Error, tuple[int, ...]]]] = {}
+    exact = None  # what the JAX side gives in float64, if that was asked for
     for dtype in DTYPES:
         if dtype not in dtypes:
             continue
@@ -160,6 +161,7 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
         truth = quantities(isolated(pair, fed, "torch", "float64", masks))
         jax = quantities(isolated(pair, fed, "jax", dtype, masks))
         require_same_names(jax, truth)
+        exact = jax if dtype == "float64" else exact
         torch = quantities(isolated(pair, fed, "torch", "float32", masks)) if dtype == "float32" else truth
         by_dtype[dtype] = {
             key: (error(jax[key], truth[key]), error(torch[key], truth[key]), truth[key].shape) for key in truth
@@ -170,7 +172,7 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
         stage = stage_of(name, fed.inputs)
         kernels[stage] = max(kernels.get(stage, ()), value.shape, key=len)
     pools = pair.torch.max_pools
-    explained = _explained(pair, fed) if "float32" in dtypes else {}
+    explained = _explained(pair, fed, exact) if "float32" in dtypes else {}
     rows = []
     for key in next(iter(by_dtype.values())):
         stage, quantity = key
@@ -198,15 +200,20 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
     return rows
 
 
-def _explained(pair: Pair, fed: Fed) -> dict[tuple[str, str], Error]:
-    """What simulated rounding does to the stages that `netparity.bounds` has no bound for, by stage and quantity."""
+def _explained(pair: Pair, fed: Fed, exact: dict[tuple[str, str], np.ndarray] | None) -> dict[tuple[str, str], Error]:
+    """What simulated rounding does to the stages that `netparity.bounds` has no bound for, by stage and quantity.
+
+    Args:
+      exact: the JAX side's quantities in float64; None where they are yet to be computed.
+    """
     others = set(fed.inputs) - pair.torch.plain - set(pair.jax.dropouts)
     if not others:
         return {}
     params, images = pair.params_as("float64"), pair.images.astype(np.float64)
     inputs = {name: value.astype(np.float64) for name, value in fed.inputs.items()}
     cotangents = {name: value.astype(np.float64) for name, value in fed.cotangents.items()}
-    exact = quantities(pair.jax.isolated(params, images, inputs, cotangents, pair.seed))
+    if exact is None:
+        exact = quantities(pair.jax.isolated(params, images, inputs, cotangents, pair.seed))
     moved = quantities(pair.jax.rounded(params, images, inputs, cotangents, pair.seed))
     return {key: error(moved[key], exact[key]) for key in exact if key[0] in others}
 

@@ -35,6 +35,8 @@ _FUNCTIONS = frozenset(  # vectorised approximations of both libraries: a few un
         *("sin", "cos", "tan", "atan2", "rsqrt", "cbrt", "pow"),
     ]
 )
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+_SUMS = (*_PRODUCTS, "cumsum", "reduce_window_sum", "scatter-add", "scatter_add")
 _FUNCTION_ERROR = 4.0
 _INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
@@ -89,15 +91,16 @@ def _moved(equation: Any, operands: Sequence[Any], result: Any, key: jax.Array) 
     if name in _EXACT or not jnp.issubdtype(result.dtype, jnp.floating):
         return result
     noise = U * jax.random.normal(key, result.shape, result.dtype)
-    if name in ("dot_general", "conv_general_dilated"):
-        n = max(1.0, math.sqrt(math.prod(operands[0].shape) * math.prod(operands[1].shape) / max(1, result.size)))
-        return result + math.sqrt(n) * noise * jnp.abs(result).max()
-    if name in ("reduce_sum", "cumsum", "reduce_window_sum", "scatter-add", "scatter_add"):
+    if name == "reduce_sum":
         n = max(1.0, operands[0].size / max(1, result.size))
-        if name != "reduce_sum":
-            return result + math.sqrt(n) * noise * jnp.abs(result).max()
         terms = jnp.sqrt(jnp.square(operands[0]).sum(equation.params["axes"]))
         return result + math.sqrt(n) * noise * jnp.maximum(terms, jnp.abs(result))
+    if name in _SUMS:
+        of = operands[0].size
+        if name in _PRODUCTS:  # [m, n] times [n, k] has m * k results
+            of = math.sqrt(of * operands[1].size * max(1, result.size))
+        n = max(1.0, of / max(1, result.size))
+        return result + math.sqrt(n) * noise * jnp.abs(result).max()
     if name in _FUNCTIONS:
         return result * (1 + _FUNCTION_ERROR * noise)
     held = result.astype(jnp.float32).astype(result.dtype) == result

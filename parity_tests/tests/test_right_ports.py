@@ -26,11 +26,12 @@ class FlaxNet(fnn.Module):
     """torchvision's order: the dropout stands between flatten and the dense layer."""
 
     channels_dropped: bool = False
+    dtype: Any = None
 
     @fnn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         seen = {}
-        x = seen["conv"] = fnn.Conv(4, (3, 3), padding=1, precision="highest", name="conv")(x)
+        x = seen["conv"] = fnn.Conv(4, (3, 3), padding=1, dtype=self.dtype, precision="highest", name="conv")(x)
         x = seen["relu"] = fnn.relu(x)
         if self.channels_dropped:
             x = seen["drop"] = fnn.Dropout(0.5, broadcast_dims=(1, 2), deterministic=not train)(x)
@@ -79,7 +80,7 @@ def test_a_dropout_between_flatten_and_the_dense_layer(inplace):
 
 def test_an_unpermuted_kernel_behind_such_a_dropout_is_still_found():
     result = _compared(FlaxNet(), _torch_net(), {**TABLE, "fc.kernel": DenseKernel("fc.weight")})
-    assert result.failures[0].stage in ("drop", "fc")
+    assert result.failures[0].stage == "drop"  # where the unpermuted order first shows
 
 
 class _Cut(nn.Module):
@@ -103,22 +104,11 @@ def test_a_dropout_of_whole_channels():
     assert result.passed, result.failures
 
 
-class FlaxFixed(fnn.Module):
-    @fnn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        seen = {}
-        x = seen["conv"] = fnn.Conv(4, (3, 3), padding=1, dtype=jnp.float32, name="conv")(x)
-        x = seen["relu"] = fnn.relu(x)
-        x = seen["drop"] = fnn.Dropout(0.25, deterministic=not train)(x.reshape(x.shape[0], -1))
-        x = seen["fc"] = fnn.Dense(5, dtype=jnp.float32, name="fc")(x)
-        return x, seen
-
-
 def test_a_layer_with_a_dtype_of_its_own_is_named():
     with pytest.raises(
         ParityError, match=r"fed float64, .* dtype of its own at conv \(float32\), .*leave out the layers' dtype="
     ):
-        _compared(FlaxFixed(), _torch_net())
+        _compared(FlaxNet(dtype=jnp.float32), _torch_net())
 
 
 class FlaxNorm(fnn.Module):
