@@ -19,7 +19,10 @@ from typing import Any
 
 from jaxalex.system.memory import return_freed_memory
 
-_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
+_OUT_OF_MEMORY = (
+    *("RESOURCE_EXHAUSTED", "out of memory", "not enough memory", "can't allocate memory", "bad_alloc"),
+    "error return without exception set",  # CPython's SystemError where a C function could not even make a MemoryError
+)
 
 
 @dataclasses.dataclass
