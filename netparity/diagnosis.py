@@ -13,6 +13,8 @@ from torch import nn
 
 from netparity import explanations, levels
 from netparity.explanations import Explanation
+from netparity.graph import input_names
+from netparity.jax_side import as_tuple
 from netparity.levels import Pair
 from netparity.measure import error
 from netparity.results import Check, StageResult
@@ -47,7 +49,8 @@ def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = N
     if level == "forward" and failure.stage in pair.jax.dropouts:
         return _evaluation_dropout(failure.stage, pair)
     if failure.stage in pair.torch.stages:
-        return _shapes(failure.stage, pair) if level == "shapes" else _layer(failure.stage, pair)
+        mode = failure.mode if isinstance(failure, StageResult) else "training"
+        return _shapes(failure.stage, pair) if level == "shapes" else _layer(failure.stage, pair, mode)
     if failure.stage == "loss":
         return _loss(pair)
     return others[failure.stage]() if others and failure.stage in others else None
@@ -99,25 +102,33 @@ def _with(known: Iterable[Explanation], numbers: Callable[[Any], Mapping[Any, np
     return [dataclasses.replace(one, compute=functools.partial(numbers, one.compute)) for one in known]
 
 
-def _layer(stage: str, pair: Pair) -> str | None:
+def _layer(stage: str, pair: Pair, mode: str = "training") -> str | None:
     """Tries the explanations of one stage on its isolated output and vector-Jacobian products, in float64."""
-    truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
+    truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
     fed, masks = levels.feed(truth, pair.seed), pair.masks("float64")
+    groups = levels.groups(pair, fed, mode, [stage])
     found = {}
     for side in _SIDES:
-        everything = levels.quantities(levels.isolated(pair, fed, side, "float64", masks))
-        found[side] = {quantity: value for (name, quantity), value in everything.items() if name == stage}
-    names = list(fed.inputs)
-    position = names.index(stage)
-    x = (fed.inputs[names[position - 1]] if position else pair.images).astype(np.float64)
+        everything = levels.quantities(pair.isolated(fed, side, "float64", masks, groups, mode), groups)
+        found[side] = {quantity: value for (_, quantity), value in everything.items()}
+    graph = pair.graph(mode)
+    if len(graph.parents[stage]) != 1:
+        return None
+    x = values(pair, fed.inputs)[graph.parents[stage][0]].astype(np.float64)
     cotangent = fed.cotangents[stage].astype(np.float64)
     params = {
         name.removeprefix(f"{stage}."): value
         for name, value in pair.params_as("float64").items()
-        if levels.stage_of(name, names) == stage
+        if name in graph.params[stage]
     }
     known = _known(pair.torch.modules[stage], params.get("kernel"), masks.get(stage))
     return match(found, _with(known, lambda layer: _products(layer, x, params, cotangent)))
+
+
+def values(pair: Pair, by_stage: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Stages' values and the inputs, by name."""
+    given = as_tuple(pair.inputs)
+    return {**dict(zip(input_names(len(given)), given, strict=True)), **by_stage}
 
 
 def _known(module: nn.Module, kernel: np.ndarray | None, mask: np.ndarray | None) -> Iterable[Explanation]:
@@ -189,13 +200,15 @@ def _back(tensor: torch.Tensor) -> np.ndarray:
 
 def _shapes(stage: str, pair: Pair) -> str | None:
     """Which one change of the PyTorch stage gives the JAX stage's size: the sides differ by that."""
-    ours = pair.jax.shapes(pair.params, pair.images)
-    theirs = pair.torch.shapes(pair.params, pair.images, ours)
-    names = list(ours)
-    position = names.index(stage)
-    if stage in theirs and list(theirs).index(stage) != position:
+    ours = pair.jax.shapes(pair.params, pair.inputs)
+    theirs = pair.torch.shapes(pair.params, pair.inputs, ours)
+    if stage in theirs and list(theirs).index(stage) != list(ours).index(stage):
         return f"{stage} stands elsewhere in the network"
-    in_hw = (ours[names[position - 1]] if position else pair.images.shape)[1:3]
+    parents = pair.graph("evaluation").parents[stage]
+    if len(parents) != 1 or stage not in theirs:
+        return None
+    given = dict(zip(input_names(len(as_tuple(pair.inputs))), (x.shape for x in as_tuple(pair.inputs)), strict=True))
+    in_hw = {**given, **ours}[parents[0]][1:3]
     module, wanted = pair.torch.modules[stage], ours[stage][1:3]
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2 or isinstance(module.padding, str):
         return None
@@ -223,21 +236,21 @@ def _one(value: Any) -> int:
 
 def _evaluation_dropout(stage: str, pair: Pair) -> str | None:
     """In evaluation mode a dropout gives what it gets."""
-    params, images = pair.params_as("float64"), pair.images.astype(np.float64)
-    for side, seen in (("JAX", pair.jax.forward(params, images)), ("PyTorch", pair.torch.forward(params, images))):
-        names = list(seen)
-        if error(seen[stage], seen[names[names.index(stage) - 1]]).max > _SAME:
+    params, inputs = pair.params_as("float64"), pair.inputs_as("float64")
+    parents = pair.graph("training").parents[stage]
+    for side, seen in (("JAX", pair.jax.forward(params, inputs)), ("PyTorch", pair.torch.forward(params, inputs))):
+        before = values(pair, seen)[parents[0]]
+        if before.shape == seen[stage].shape and error(seen[stage], before).max > _SAME:
             return f"{side}: dropout active in evaluation mode"
     return None
 
 
 def _loss(pair: Pair) -> str | None:
-    params, images = pair.params_as("float64"), pair.images.astype(np.float64)
+    arrays, inputs = pair.params_as("float64"), pair.inputs_as("float64")
     masks = pair.masks("float64")
-    found = {
-        "jax": {"loss": np.array(pair.jax.gradients(params, images, pair.labels, pair.seed).loss)},
-        "torch": {"loss": np.array(pair.torch.gradients(params, images, pair.labels, masks).loss)},
-    }
-    logits = torch.from_numpy(list(pair.torch.forward(params, images, masks).values())[-1])
+    found = {side: {"loss": np.array(pair.gradients(side, "float64", masks, "training").loss)} for side in _SIDES}
+    outputs = torch.from_numpy(list(pair.torch.forward(arrays, inputs, masks).values())[-1])
+    if not isinstance(pair.labels, np.ndarray) or outputs.ndim != 2:
+        return None
     labels = torch.from_numpy(pair.labels).long()
-    return match(found, _with(explanations.losses(), lambda loss: {"loss": loss(logits, labels).numpy()}))
+    return match(found, _with(explanations.losses(), lambda loss: {"loss": loss(outputs, labels).numpy()}))

@@ -1,57 +1,61 @@
-"""The JAX side of a comparison: a network's named intermediates and vector-Jacobian products, as NumPy arrays.
+"""The JAX side of a comparison: a network's named values and vector-Jacobian products, as NumPy arrays.
 
-The network is used unchanged. Its forward function returns its named intermediates; JAX's trace of that function is
-evaluated equation by equation, and at each named value a *tap* may record it, perturb it (which gives the gradient of
-an activation) or replace it (which feeds the next layer an input of our choice). So a layer in isolation consists of
-the network's own equations, with their own gradients.
-Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
+A layer in isolation consists of the network's own equations, with their own gradients (see `netparity.graph`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
-from jax.extend import core
 
-from netparity import equations, rounding
+from netparity import rounding
+from netparity.graph import Graph, Network, input_names, trace
 from netparity.measure import Arrays, ParityError
 
-# (params, images, key) -> (logits, intermediates in the order of the network); key None is evaluation mode.
-Forward = Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits, labels) -> scalar
-Tap = Callable[[str, jax.Array], jax.Array]
+Loss = Callable[[Any, Any], jax.Array]  # (outputs, labels) -> scalar
+Inputs = np.ndarray | tuple[np.ndarray, ...]
+# For each group of stages whose vector-Jacobian products do not mix: the stages, what each is computed from, and its
+# parameters.
+Groups = tuple[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Isolated:
-    """Every stage fed an input of our choice: outputs by stage, and vector-Jacobian products.
+    """Every stage fed inputs of our choice.
 
     Attributes:
       outputs: by stage.
-      vjp_inputs: with respect to the stage's input, by stage.
-      vjp_params: by parameter.
+      products: vector-Jacobian products, by stage and by what they are taken of: a parent's name or a parameter's.
     """
 
     outputs: Arrays
-    vjp_inputs: Arrays
-    vjp_params: Arrays
+    products: dict[tuple[str, str], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    """A scalar loss and its gradients, by parameter and by stage (with respect to the stage's output)."""
+    """A scalar loss and its gradients.
+
+    Attributes:
+      loss: the scalar.
+      params: gradient by parameter.
+      activations: gradient in the stage's output, by stage.
+      outputs: the output of every stage.
+      state: by name, after this pass.
+    """
 
     loss: float
     params: Arrays
     activations: Arrays
+    outputs: Arrays
+    state: Arrays
 
 
 def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -64,64 +68,124 @@ class JaxSide:
     """A network in JAX. Sides that are equal share their compiled programs.
 
     Attributes:
-      apply: ``(params, images, key) -> (logits, intermediates)``, hashable and not jitted: ``params`` the nested
-        dictionary, ``images`` ``[batch, height, width, channel]``, ``key`` the dropout key in training mode and None
-        in evaluation; ``intermediates`` a dictionary in the order of the network.
-      loss: ``(logits, labels) -> scalar``.
+      network: what `netparity.graph.Network` says.
+      loss: ``(outputs, labels) -> scalar``.
       dropouts: the names of the stages that are dropout.
+      stages: the named values that are stages; None takes all that have a name.
     """
 
-    apply: Forward
+    network: Network
     loss: Loss = mean_cross_entropy
     dropouts: tuple[str, ...] = ()
+    stages: tuple[str, ...] | None = None
 
-    def shapes(self, params: Arrays, images: np.ndarray, train: bool = False) -> dict[str, tuple[int, ...]]:
+    def graph(self, arrays: Arrays, inputs: Inputs, train: bool = False) -> Graph:
+        """Who feeds whom, and every stage's shape; nothing is computed."""
+        shapes = tuple((name, x.shape, x.dtype) for name, x in arrays.items())
+        given = tuple((x.shape, x.dtype) for x in as_tuple(inputs))
+        with _precision(arrays, inputs):
+            return _graph(self.network, self.stages, shapes, given, train)
+
+    def shapes(self, arrays: Arrays, inputs: Inputs, train: bool = False) -> dict[str, tuple[int, ...]]:
         """Shape of every stage's output; nothing is computed."""
-        key = jax.random.key(0) if train else None
-        with jax.enable_x64(images.dtype == np.float64):
-            seen = _forward.eval_shape(self.apply, _nested(params), images, key)
-        return {name: tuple(value.shape) for name, value in zip(seen.names, seen.values, strict=True)}
+        return self.graph(arrays, inputs, train).shapes
 
-    def forward(self, params: Arrays, images: np.ndarray, seed: int | None = None) -> Arrays:
-        """Every intermediate, in order; ``seed`` is that of dropout, None for evaluation mode."""
-        return _run(images.dtype, _forward, self.apply, _nested(params), images, _key(seed)).arrays()
+    def forward(self, arrays: Arrays, inputs: Inputs, seed: int | None = None) -> Arrays:
+        """Every stage's output, in order; ``seed`` is that of dropout, None for evaluation mode."""
+        return self._run(_forward, arrays, inputs, _key(seed)).arrays()
 
     def isolated(
-        self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, seed: int | None = None
+        self,
+        arrays: Arrays,
+        inputs: Inputs,
+        fed: Arrays,
+        cotangents: Arrays,
+        seed: int | None = None,
+        groups: Groups | None = None,
     ) -> Isolated:
-        """Outputs and vector-Jacobian products of every stage, each fed ``inputs`` instead of what came before.
+        """Outputs and vector-Jacobian products of every stage, each fed ``fed`` instead of what came before.
 
         Args:
-          params: by common name (``"conv1.kernel"``).
-          images: fed to the first stage.
-          inputs: by stage, what stands in its output's place for the next one.
+          arrays: parameters and state by common name (``"conv1.kernel"``).
+          inputs: the network's own.
+          fed: by stage, what stands in its output's place for whatever uses it.
           cotangents: by stage, of its output.
+          seed: of dropout; None for evaluation mode.
+          groups: which stages, and which of their products; None takes all that JAX has.
 
         Raises:
-          ParityError: if ``inputs`` are not those of the network's stages in this mode.
+          ParityError: if ``fed`` are not those of the network's stages in this mode.
         """
-        args = (_nested(params), images, inputs, cotangents, _key(seed))
-        seen, vjp_inputs, vjp_params = _run(images.dtype, _isolated, self.apply, *args)
-        return Isolated(seen.arrays(), vjp_inputs.arrays(), _flat(vjp_params))
+        groups = self._groups(arrays, inputs, seed) if groups is None else groups
+        return _isolation(groups, *self._run(_isolated, arrays, inputs, fed, cotangents, _key(seed), groups))
 
     def rounded(
-        self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, seed: int | None = None
+        self,
+        arrays: Arrays,
+        inputs: Inputs,
+        fed: Arrays,
+        cotangents: Arrays,
+        seed: int | None = None,
+        groups: Groups | None = None,
     ) -> Isolated:
         """As `isolated`, with what float32 rounds simulated in float64 (see `netparity.rounding`)."""
-        args = (_nested(params), images, inputs, cotangents, _key(seed), jax.random.key(0))
-        seen, vjp_inputs, vjp_params = _run(images.dtype, _rounded, self.apply, *args)
-        return Isolated(seen.arrays(), vjp_inputs.arrays(), _flat(vjp_params))
+        groups = self._groups(arrays, inputs, seed) if groups is None else groups
+        args = (fed, cotangents, _key(seed), groups, jax.random.key(0))
+        return _isolation(groups, *self._run(_rounded, arrays, inputs, *args))
 
-    def gradients(self, params: Arrays, images: np.ndarray, labels: np.ndarray, seed: int | None = None) -> Gradients:
-        """The loss of a batch, and its gradient in every parameter and every activation."""
-        args = (_nested(params), images, labels.astype(np.int32), _key(seed))
-        loss, by_param, by_stage = _run(images.dtype, _gradients, self.apply, self.loss, *args)
-        return Gradients(float(loss), _flat(by_param), by_stage.arrays())
+    def gradients(self, arrays: Arrays, inputs: Inputs, labels: Any, seed: int | None = None) -> Gradients:
+        """The loss of a batch, and its gradient in every parameter and every stage's output."""
+        labels = jax.tree.map(lambda x: x.astype(np.int32) if x.dtype.kind in "iu" else x, labels)
+        found = self._run(_gradients, arrays, inputs, labels, _key(seed), self.loss)
+        loss, by_param, by_stage, outputs, state = found
+        return Gradients(float(loss), by_param, by_stage.arrays(), outputs.arrays(), state)
 
-    def masks(self, params: Arrays, images: np.ndarray, seed: int | jax.Array) -> Arrays:
+    def masks(self, arrays: Arrays, inputs: Inputs, seed: int | jax.Array) -> Arrays:
         """What each dropout stage keeps: uint8 ones and zeros of its output's shape, drawn from a seed or key."""
-        shapes = tuple((name, tuple(value.shape)) for name, value in params.items())
-        return _run(images.dtype, _masks, self.apply, self.dropouts, shapes, images, _key(seed))
+        return self._run(_masks, arrays, inputs, _key(seed), self.dropouts)
+
+    def _groups(self, arrays: Arrays, inputs: Inputs, seed: int | None) -> Groups:
+        return groups_of(self.graph(arrays, inputs, seed is not None), self.network.state, as_tuple(inputs))
+
+    def _run(self, program: Callable[..., Any], arrays: Arrays, inputs: Inputs, *args: Any) -> Any:
+        """Runs a compiled program in the dtype of its arguments, and gives NumPy arrays."""
+        with _precision(arrays, inputs):
+            return jax.tree.map(np.asarray, program(self.network, self.stages, arrays, as_tuple(inputs), *args))
+
+
+def as_tuple(inputs: Inputs) -> tuple[np.ndarray, ...]:
+    """Inputs as a tuple, of which a single array is the only one."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def groups_of(graph: Graph, state: Iterable[str], inputs: Sequence[np.ndarray]) -> Groups:
+    """Divides the stages so that no two of a group share a parent or a parameter: their products do not mix.
+
+    Args:
+      graph: who feeds whom.
+      state: names that are no parameters.
+      inputs: the network's own; integers have no gradient.
+    """
+    fixed = set(state)
+    fixed |= {name for name, x in zip(input_names(len(inputs)), inputs, strict=True) if x.dtype.kind != "f"}
+    groups: list[list[tuple[str, tuple[str, ...], tuple[str, ...]]]] = []
+    used: list[set[str]] = []  # by each group
+    for stage in graph.parents:
+        parents = tuple(name for name in graph.parents[stage] if name not in fixed)
+        params = tuple(name for name in graph.params[stage] if name not in fixed)
+        own = {*parents, *(f"param {name}" for name in params)}
+        number = next((i for i, names in enumerate(used) if not own & names), len(used))
+        if number == len(used):
+            groups.append([])
+            used.append(set())
+        groups[number].append((stage, parents, params))
+        used[number] |= own
+    return tuple(tuple(members) for members in groups)
+
+
+def _isolation(groups: Groups, outputs: _ByStage, products: Sequence[Any]) -> Isolated:
+    keys = [(stage, name) for group in groups for stage, parents, params in group for name in (*parents, *params)]
+    return Isolated(outputs.arrays(), dict(zip(keys, products, strict=True)))
 
 
 @jax.tree_util.register_dataclass
@@ -141,158 +205,120 @@ class _ByStage:
         return dict(zip(self.names, self.values, strict=True))
 
 
-def _run(dtype: np.dtype, program: Callable[..., Any], *args: Any) -> Any:
-    """Runs a compiled program in a dtype, and gives NumPy arrays."""
-    with jax.enable_x64(dtype == np.float64):
-        return jax.tree.map(np.asarray, program(*args))
+def _precision(arrays: Arrays, inputs: Inputs) -> Any:
+    return jax.enable_x64(any(x.dtype == np.float64 for x in (*as_tuple(inputs), *arrays.values())))
 
 
-@functools.partial(jax.jit, static_argnames="apply")
-def _forward(apply: Forward, params: Any, images: Any, key: Any) -> _ByStage:
+@functools.lru_cache(maxsize=64)
+def _graph(network: Network, stages: Any, arrays: Any, inputs: Any, train: bool) -> Graph:
+    key = jax.eval_shape(lambda: jax.random.key(0)) if train else None
+    named = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in arrays}
+    return trace(network, named, [jax.ShapeDtypeStruct(*x) for x in inputs], key, stages).graph()
+
+
+@functools.partial(jax.jit, static_argnames=("network", "stages"))
+def _forward(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any) -> _ByStage:
     seen: dict[str, jax.Array] = {}
-    trace = _trace(apply, params, images, key)
-    trace.run(_record(seen), params, images, key)
-    return _ByStage.of(trace.names, seen)
+    traced = trace(network, arrays, inputs, key, stages)
+    traced.run(_record(seen), arrays, inputs, key)
+    return _ByStage.of(traced.names, seen)
 
 
 def _alone(
-    apply: Forward, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any
-) -> tuple[_ByStage, _ByStage, Any]:
-    trace = _trace(apply, params, images, key)
-    names = trace.names
-    if set(names) != set(inputs):
+    network: Network, stages: Any, arrays: Any, inputs: Any, fed: Any, cotangents: Any, key: Any, groups: Groups
+) -> tuple[_ByStage, list[Any]]:
+    traced = trace(network, arrays, inputs, key, stages)
+    if set(traced.names) != set(fed):
         raise ParityError(
-            f"the JAX network has the stages {', '.join(names)} {'in evaluation' if key is None else 'in training'}, "
-            f"and is fed {', '.join(inputs)}: both modes must have the same stages"
+            f"the JAX network has the stages {', '.join(traced.names)} "
+            f"{'in evaluation' if key is None else 'in training'}, "
+            f"and is fed {', '.join(fed)}: both modes must have the same stages"
         )
+    names = input_names(len(inputs))
+    outputs: dict[str, Any] = {}
+    products: list[Any] = []
+    for group in groups:
+        members = [stage for stage, _, _ in group]
+        wanted = {
+            name: arrays[name] if name in arrays else fed[name] if name in fed else inputs[names.index(name)]
+            for _, parents, params in group
+            for name in (*parents, *params)
+        }
 
-    def outputs(params: Any, images: Any, inputs: Any) -> dict[str, jax.Array]:
+        def of(wanted: Any, members: Sequence[str] = members) -> dict[str, Any]:
+            seen: dict[str, jax.Array] = {}
+
+            def tap(name: str, value: jax.Array) -> jax.Array:
+                seen[name] = value
+                return wanted.get(name, fed[name])
+
+            given = tuple(wanted.get(name, x) for name, x in zip(names, inputs, strict=True))
+            traced.run(tap, {name: wanted.get(name, x) for name, x in arrays.items()}, given, key)
+            return {name: seen[name] for name in members}
+
+        seen, product = jax.vjp(of, wanted)
+        outputs |= seen
+        (found,) = product({name: cotangents[name] for name in members})
+        products += [found[name] for _, parents, params in group for name in (*parents, *params)]
+    return _ByStage.of((name for name in traced.names if name in outputs), outputs), products
+
+
+_isolated = jax.jit(_alone, static_argnames=("network", "stages", "groups"))
+
+
+@functools.partial(jax.jit, static_argnames=("network", "stages", "groups"))
+def _rounded(
+    network: Network,
+    stages: Any,
+    arrays: Any,
+    inputs: Any,
+    fed: Any,
+    cotangents: Any,
+    key: Any,
+    groups: Groups,
+    errors: jax.Array,
+) -> tuple[_ByStage, list[Any]]:
+    args = (arrays, inputs, fed, cotangents, key)
+    alone = functools.partial(_alone, network, stages, groups=groups)
+    jaxpr, out = jax.make_jaxpr(alone, return_shape=True)(*args)
+    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args), errors))
+
+
+@functools.partial(jax.jit, static_argnames=("network", "stages", "loss"))
+def _gradients(
+    network: Network, stages: Any, arrays: Any, inputs: Any, labels: Any, key: Any, loss: Loss
+) -> tuple[jax.Array, Any, _ByStage, _ByStage, Any]:
+    traced = trace(network, arrays, inputs, key, stages)
+    params = {name: x for name, x in arrays.items() if name not in network.state}
+
+    def loss_with(params: Any, added: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
         seen: dict[str, jax.Array] = {}
 
         def tap(name: str, value: jax.Array) -> jax.Array:
             seen[name] = value
-            return inputs[name]
+            return value + added[name]
 
-        trace.run(tap, params, images, key)
-        return seen
+        outputs, state = traced.run(tap, {**arrays, **params}, inputs, key)
+        return loss(outputs, labels), (seen, state)
 
-    seen, vjp = jax.vjp(outputs, params, images, inputs)
-    vjp_params, vjp_images, vjp_fed = vjp(cotangents)
-    # What is fed in a stage's place is the next stage's input.
-    vjp_inputs = (vjp_images, *(vjp_fed[name] for name in names[:-1]))
-    return _ByStage.of(names, seen), _ByStage(names, vjp_inputs), vjp_params
+    zeros = {name: jnp.zeros(v.aval.shape, v.aval.dtype) for name, v in zip(traced.names, traced.taps, strict=True)}
+    (value, (seen, state)), grads = jax.value_and_grad(loss_with, argnums=(0, 1), has_aux=True)(params, zeros)
+    return value, grads[0], _ByStage.of(traced.names, grads[1]), _ByStage.of(traced.names, seen), state
 
 
-_isolated = jax.jit(_alone, static_argnames="apply")
-
-
-@functools.partial(jax.jit, static_argnames="apply")
-def _rounded(
-    apply: Forward, params: Any, images: Any, inputs: Any, cotangents: Any, key: Any, errors: jax.Array
-) -> tuple[_ByStage, _ByStage, Any]:
-    args = (params, images, inputs, cotangents, key)
-    jaxpr, out = jax.make_jaxpr(functools.partial(_alone, apply), return_shape=True)(*args)
-    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args), errors))
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "loss"))
-def _gradients(
-    apply: Forward, loss: Loss, params: Any, images: Any, labels: Any, key: Any
-) -> tuple[jax.Array, Any, _ByStage]:
-    trace = _trace(apply, params, images, key)
-
-    def loss_with(params: Any, added: dict[str, jax.Array]) -> jax.Array:
-        logits = trace.run(lambda name, value: value + added[name], params, images, key)
-        return loss(logits, labels)
-
-    zeros = {name: jnp.zeros(v.aval.shape, v.aval.dtype) for name, v in zip(trace.names, trace.stages, strict=True)}
-    value, (by_param, by_stage) = jax.value_and_grad(loss_with, argnums=(0, 1))(params, zeros)
-    return value, by_param, _ByStage.of(trace.names, by_stage)
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "dropouts", "shapes"))
-def _masks(
-    apply: Forward,
-    dropouts: tuple[str, ...],
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    images: Any,
-    key: Any,
-) -> Any:
-    params = _nested({name: jnp.zeros(shape, images.dtype) for name, shape in shapes})
+@functools.partial(jax.jit, static_argnames=("network", "stages", "dropouts"))
+def _masks(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any, dropouts: tuple[str, ...]) -> Any:
     seen: dict[str, jax.Array] = {}
 
     def tap(name: str, value: jax.Array) -> jax.Array:
         seen[name] = value
         return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
 
-    _trace(apply, params, images, key).run(tap, params, images, key)
+    trace(network, arrays, inputs, key, stages).run(tap, arrays, inputs, key)
     return {name: (seen[name] != 0).astype(jnp.uint8) for name in dropouts}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trace:
-    """A traced network: its equations, and the variables that hold its named intermediates."""
-
-    jaxpr: core.ClosedJaxpr
-    names: tuple[str, ...]
-    stages: tuple[Any, ...]
-
-    def run(self, tap: Tap, *args: Any) -> jax.Array:
-        """Evaluates the network with ``tap(name, value)`` in place of every named value; returns the logits."""
-        jaxpr, env = self.jaxpr.jaxpr, {}
-        taps: dict[Any, list[str]] = {}
-        for name, var in zip(self.names, self.stages, strict=True):
-            taps.setdefault(var, []).append(name)
-
-        def write(var: Any, value: Any) -> None:
-            for name in taps.get(var, ()):
-                value = tap(name, value)
-            env[var] = value
-
-        def read(var: Any) -> Any:
-            return var.val if isinstance(var, core.Literal) else env[var]
-
-        for var, value in zip(jaxpr.constvars, self.jaxpr.consts, strict=True):
-            write(var, value)
-        for var, value in zip(jaxpr.invars, jax.tree.leaves(args), strict=True):
-            write(var, value)
-        for equation in jaxpr.eqns:
-            for var, value in equations.evaluate(jaxpr, equation, read).items():
-                write(var, value)
-        return read(jaxpr.outvars[0])
-
-
-def _trace(forward: Forward, params: Any, images: Any, key: Any) -> _Trace:
-    names: list[str] = []
-
-    def flat(params: Any, images: Any, key: Any) -> list[jax.Array]:
-        logits, seen = forward(params, images, key)
-        names[:] = seen
-        return [logits, *seen.values()]
-
-    jaxpr = jax.make_jaxpr(flat)(params, images, key)
-    stages = tuple(jaxpr.jaxpr.outvars[1:])
-    producers = {var: i for i, eqn in enumerate(jaxpr.jaxpr.eqns) for var in eqn.outvars}
-    hidden = len({producers.get(var) for var in stages}) < len(set(stages))
-    if hidden or any(isinstance(var, core.Literal) for var in stages):
-        raise ParityError(
-            "the JAX network hides its intermediates inside one compiled or transformed function: "
-            "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
-        )
-    fixed = [
-        f"{name} ({var.aval.dtype})"
-        for name, var in zip(names, stages, strict=True)
-        if jnp.issubdtype(var.aval.dtype, jnp.floating) and var.aval.dtype.itemsize < images.dtype.itemsize
-    ]
-    if fixed:
-        raise ParityError(
-            f"fed {images.dtype}, the JAX network computes in a dtype of its own at {', '.join(fixed)}: leave out the "
-            "layers' dtype= (None takes that of the input), and cast constants and statistics to the input's dtype"
-        )
-    return _Trace(jaxpr, tuple(names), stages)
-
-
-def _record(seen: dict[str, jax.Array]) -> Tap:
+def _record(seen: dict[str, jax.Array]) -> Callable[[str, jax.Array], jax.Array]:
     def tap(name: str, value: jax.Array) -> jax.Array:
         seen[name] = value
         return value
@@ -302,11 +328,3 @@ def _record(seen: dict[str, jax.Array]) -> Tap:
 
 def _key(seed: int | jax.Array | None) -> jax.Array | None:
     return jax.random.key(seed) if isinstance(seed, int) else seed
-
-
-def _nested(params: Mapping[str, Any]) -> Any:
-    return traverse_util.unflatten_dict(dict(params), sep=".")
-
-
-def _flat(params: Any) -> Arrays:
-    return traverse_util.flatten_dict(params, sep=".")

@@ -1,24 +1,26 @@
-"""Levels 1 to 3 of the comparison: shapes, forward pass, loss and gradients of one pair of networks.
-
-The stages of both networks must form a chain: each is computed from the one before.
-"""
+"""Levels 1 to 3 of the comparison: shapes, forward pass, loss, gradients and state of one pair of networks."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from netparity import bounds
-from netparity.jax_side import Isolated, JaxSide
+from netparity.graph import Graph, input_names
+from netparity.jax_side import Gradients, Groups, Inputs, Isolated, JaxSide, as_tuple, groups_of
 from netparity.measure import Arrays, Error, ParityError, error, require_same_names
 from netparity.results import Check, Flips, StageResult, check, failures, reported
 from netparity.torch_side import TorchSide
 
 DTYPES = ("float64", "float32")
+MODES = ("training", "evaluation")
 _NOTHING = 1e-6  # a gradient that is smaller than its stage's output's by so much has cancelled
+_AMPLIFIED = 10.0  # times what moving everything by one unit in the last place does to a number
 _NOT_JUDGED = "not judged: one choice that flips at a near-tie changes it by far more than rounding does"
 
 
@@ -28,32 +30,65 @@ class Pair:
 
     Attributes:
       jax, torch: the sides.
-      params: by common name, in float32.
-      images: float32 ``[batch, height, width, channel]``.
-      labels: int ``[batch]``.
+      params: parameters and state by common name, in float32.
+      inputs: in JAX's layout (float32 ``[batch, height, width, channel]``, tokens ``[batch, time]`` …), one or several.
+      labels: what the losses take, such as int ``[batch]``.
       seed: of dropout and of the random cotangents.
     """
 
     jax: JaxSide
     torch: TorchSide
     params: Arrays
-    images: np.ndarray
-    labels: np.ndarray
+    inputs: Inputs
+    labels: Any
     seed: int = 0
 
     def params_as(self, dtype: str) -> Arrays:
-        """The parameters in a dtype."""
-        return {name: value.astype(dtype) for name, value in self.params.items()}
+        """Parameters and state in a dtype."""
+        return {name: cast(value, dtype) for name, value in self.params.items()}
+
+    def inputs_as(self, dtype: str) -> Inputs:
+        """The inputs in a dtype."""
+        if isinstance(self.inputs, tuple):
+            return tuple(cast(value, dtype) for value in self.inputs)
+        return cast(self.inputs, dtype)
+
+    def labels_as(self, dtype: str) -> Any:
+        """The labels in a dtype, where they are floating."""
+        return cast(self.labels, dtype) if isinstance(self.labels, np.ndarray) else self.labels
 
     def masks(self, dtype: str) -> Arrays:
         """The dropout masks that the JAX side draws in a dtype."""
         if not self.jax.dropouts:
             return {}
-        return self.jax.masks(self.params_as(dtype), self.images.astype(dtype), self.seed)
+        return self.jax.masks(self.params_as(dtype), self.inputs_as(dtype), self.seed)
+
+    def graph(self, mode: str = "training") -> Graph:
+        """Who feeds whom on the JAX side."""
+        return self.jax.graph(self.params, self.inputs, mode == "training")
+
+    def isolated(self, fed: Fed, side: str, dtype: str, masks: Arrays, groups: Groups, mode: str) -> Isolated:
+        """One side's stages in isolation; ``masks`` are the PyTorch side's, in training mode."""
+        args = (self.params_as(dtype), self.inputs_as(dtype), *fed.as_dtype(dtype))
+        if side == "jax":
+            return self.jax.isolated(*args, self.seed if mode == "training" else None, groups)
+        return self.torch.isolated(*args, masks if mode == "training" else None, groups)
+
+    def gradients(self, side: str, dtype: str, masks: Arrays, mode: str) -> Gradients:
+        """One side's whole pass; ``masks`` are the PyTorch side's, in training mode."""
+        args = (self.params_as(dtype), self.inputs_as(dtype), self.labels_as(dtype))
+        if side == "jax":
+            return self.jax.gradients(*args, self.seed if mode == "training" else None)
+        return self.torch.gradients(*args, masks if mode == "training" else None)
+
+
+def cast(value: np.ndarray, dtype: str) -> np.ndarray:
+    """A floating array in a dtype; any other as it is."""
+    return value.astype(dtype) if value.dtype.kind == "f" else value
 
 
 def stage_of(parameter: str, stages: Iterable[str]) -> str:
-    """The stage that a parameter belongs to: the longest name that the parameter's begins with.
+    """The stage that a parameter belongs to by its name: the longest name that the parameter's begins with.
 
     Raises:
       ParityError: if there is none.
@@ -67,8 +102,22 @@ def stage_of(parameter: str, stages: Iterable[str]) -> str:
     return max(owners, key=len)
 
 
-def network(pair: Pair, dtypes: Collection[str] = DTYPES) -> tuple[list[StageResult], list[Check], list[Flips]]:
+def owners(graph: Graph, params: Iterable[str]) -> dict[str, str]:
+    """The stage that each parameter is used in: of several, the first; of none, the last stage of all."""
+    last = list(graph.parents)[-1] if graph.parents else ""
+    return {name: next((stage for stage, used in graph.params.items() if name in used), last) for name in params}
+
+
+def network(
+    pair: Pair, dtypes: Collection[str] = DTYPES, modes: Collection[str] = ("training",)
+) -> tuple[list[StageResult], list[Check], list[Flips]]:
     """All three levels; stops after the shapes if they differ.
+
+    Args:
+      pair: the networks.
+      dtypes: of `DTYPES`.
+      modes: of `MODES`: in which stages are isolated, gradients and state compared; the shapes and the forward pass
+        are compared in evaluation mode anyway.
 
     Returns:
       every stage in isolation, the other checks, and the choices that float32 flips.
@@ -79,18 +128,40 @@ def network(pair: Pair, dtypes: Collection[str] = DTYPES) -> tuple[list[StageRes
     checks = list(shapes(pair))
     if failures(checks):
         return [], checks, []
-    truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
-    alone = layers(pair, feed(truth, pair.seed), dtypes)
+    truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
+    fed = feed(truth, pair.seed)
+    alone = layers(pair, fed, dtypes)
+    if "evaluation" in modes:
+        alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed))
     checks += forward(pair, dtypes, truth)
-    checks += gradients(pair, dtypes)
+    for mode in modes:
+        checks += gradients(pair, dtypes, mode, outputs=len(modes) > 1)
     cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
     alone = [
         dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
-        if row.quantity == "output"
+        if row.quantity == "output" and row.mode == "training"
         else row
         for row in alone
     ]
     return alone, checks, flips(pair, truth) if "float32" in dtypes else []
+
+
+def has_modes(pair: Pair) -> bool:
+    """Whether anything on either side is otherwise in training than in evaluation."""
+    if pair.graph("training").primitives != pair.graph("evaluation").primitives:
+        return True
+    inputs = pair.params, pair.inputs
+    evaluation, training = pair.torch.forward(*inputs), pair.torch.forward(*inputs, {})
+    return any(not np.array_equal(evaluation[name], training[name]) for name in evaluation)
+
+
+def modal(pair: Pair, fed: Fed) -> set[str]:
+    """The stages that are otherwise in training than in evaluation, on either side."""
+    training, evaluation = pair.graph("training"), pair.graph("evaluation")
+    found = {name for name, used in training.primitives.items() if used != evaluation.primitives.get(name)}
+    args = (pair.params, pair.inputs, fed.inputs, fed.cotangents)
+    one, other = pair.torch.isolated(*args, pair.masks("float32")), pair.torch.isolated(*args)
+    return found | {name for name, x in one.outputs.items() if not np.array_equal(x, other.outputs[name])}
 
 
 def shapes(pair: Pair) -> Iterator[Check]:
@@ -99,19 +170,28 @@ def shapes(pair: Pair) -> Iterator[Check]:
     Raises:
       ParityError: if the two sides' stages have different names.
     """
-    found = pair.jax.shapes(pair.params, pair.images)
+    found = pair.jax.shapes(pair.params, pair.inputs)
     require_same_names(found, pair.torch.stages, "stages")
-    reference = pair.torch.shapes(pair.params, pair.images, found)
-    for ours, theirs in zip(found, reference, strict=False):  # the reference ends where it cannot go on
-        if ours != theirs:
+    reference = pair.torch.shapes(pair.params, pair.inputs, found)
+    graph = pair.graph("evaluation")
+    for place, (ours, theirs) in enumerate(zip(found, reference, strict=False)):  # it ends where it cannot go on
+        if ours != theirs and not _movable(graph, list(found), list(reference), place):
             note = f"the order differs: JAX {', '.join(found)}; PyTorch {', '.join(reference)}"
             yield Check("shapes", theirs, "order of the stages", False, note=note)
             return
-        same = found[ours] == reference[theirs]
-        note = "" if same else f"JAX {list(found[ours])}, PyTorch {list(reference[theirs])}"
-        yield Check("shapes", ours, ours, same, note=note)
-    for name in list(found)[len(reference) :]:
-        yield Check("shapes", name, name, False, note="PyTorch never gets there")
+    for name in found:
+        if name not in reference:
+            yield Check("shapes", name, name, False, note="PyTorch never gets there")
+            continue
+        same = found[name] == reference[name]
+        note = "" if same else f"JAX {list(found[name])}, PyTorch {list(reference[name])}"
+        yield Check("shapes", name, name, same, note=note)
+
+
+def _movable(graph: Graph, ours: list[str], theirs: list[str], place: int) -> bool:
+    """Whether PyTorch may come to this stage now: all that JAX computes it from is there already."""
+    before = {*theirs[:place], *(name for name in graph.parents[theirs[place]] if name not in ours)}
+    return theirs[place] in graph.parents and before >= set(graph.parents[theirs[place]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +200,13 @@ class Fed:
 
     inputs: Arrays
     cotangents: Arrays
+
+    def as_dtype(self, dtype: str) -> tuple[Arrays, Arrays]:
+        """Both in a dtype."""
+        return (
+            {name: value.astype(dtype) for name, value in self.inputs.items()},
+            {name: value.astype(dtype) for name, value in self.cotangents.items()},
+        )
 
 
 def feed(truth: Mapping[str, np.ndarray], seed: int) -> Fed:
@@ -140,46 +227,46 @@ def feed(truth: Mapping[str, np.ndarray], seed: int) -> Fed:
     return Fed(inputs, cotangents)
 
 
-def isolated(pair: Pair, fed: Fed, side: str, dtype: str, masks: Arrays) -> Isolated:
-    """One side's stages in isolation, in a dtype; ``masks`` are the PyTorch side's."""
-    params, images = pair.params_as(dtype), pair.images.astype(dtype)
-    inputs = {name: value.astype(dtype) for name, value in fed.inputs.items()}
-    cotangents = {name: value.astype(dtype) for name, value in fed.cotangents.items()}
-    if side == "jax":
-        return pair.jax.isolated(params, images, inputs, cotangents, pair.seed)
-    return pair.torch.isolated(params, images, inputs, cotangents, masks)
+def layers(
+    pair: Pair, fed: Fed, dtypes: Collection[str], mode: str = "training", only: Collection[str] | None = None
+) -> list[StageResult]:
+    """Level 2 and 3 in isolation: every stage's output and vector-Jacobian products, fed the reference's input.
 
-
-def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
-    """Level 2 and 3 in isolation: every stage's output and vector-Jacobian products, fed the reference's input."""
+    Args:
+      pair, fed: the networks, and what every stage is fed.
+      dtypes: of `DTYPES`.
+      mode: of `MODES`.
+      only: of these stages; None takes all.
+    """
+    members = groups(pair, fed, mode, only)
+    if not members:
+        return []
+    graph = pair.graph(mode)
     by_dtype: dict[str, dict[tuple[str, str], tuple[Error, Error, tuple[int, ...]]]] = {}
     exact = None  # what the JAX side gives in float64, if that was asked for
     for dtype in DTYPES:
         if dtype not in dtypes:
             continue
-        masks = pair.masks(dtype)
-        truth = quantities(isolated(pair, fed, "torch", "float64", masks))
-        jax = quantities(isolated(pair, fed, "jax", dtype, masks))
+        masks = pair.masks(dtype) if mode == "training" else {}
+        truth = quantities(pair.isolated(fed, "torch", "float64", masks, members, mode), members)
+        jax = quantities(pair.isolated(fed, "jax", dtype, masks, members, mode), members)
         require_same_names(jax, truth)
         exact = jax if dtype == "float64" else exact
-        torch = quantities(isolated(pair, fed, "torch", "float32", masks)) if dtype == "float32" else truth
+        torch = (
+            quantities(pair.isolated(fed, "torch", "float32", masks, members, mode), members)
+            if dtype == "float32"
+            else truth
+        )
         by_dtype[dtype] = {
-            key: (error(jax[key], truth[key]), error(torch[key], truth[key]), truth[key].shape) for key in truth
+            key: (_error(jax[key], true, fed, key), _error(torch[key], true, fed, key), true.shape)
+            for key, true in truth.items()
         }
-    in_shapes = dict(zip(fed.inputs, [pair.images.shape, *(v.shape for v in fed.inputs.values())], strict=False))
-    kernels: dict[str, tuple[int, ...]] = {}  # of each stage's parameters, the shape with most axes
-    for name, value in pair.params.items():
-        stage = stage_of(name, fed.inputs)
-        kernels[stage] = max(kernels.get(stage, ()), value.shape, key=len)
-    pools = pair.torch.max_pools
-    explained = _explained(pair, fed, exact) if "float32" in dtypes else {}
+    explained = _explained(pair, fed, exact, members, mode) if "float32" in dtypes else {}
     rows = []
     for key in next(iter(by_dtype.values())):
-        stage, quantity = key
-        shape = fed.inputs[stage].shape
-        n = bounds.contraction_length(quantity, in_shapes[stage], shape, kernels.get(stage), pools.get(stage))
         found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
-        row = StageResult(stage, quantity, next(iter(found.values()))[2], n, bounds.bound(n))
+        n = _contraction_length(pair, graph, key)
+        row = StageResult(*key, next(iter(found.values()))[2], n, bounds.bound(n), mode=mode)
         if key in explained:
             simulated = explained[key]
             row = dataclasses.replace(
@@ -200,104 +287,217 @@ def layers(pair: Pair, fed: Fed, dtypes: Collection[str]) -> list[StageResult]:
     return rows
 
 
-def _explained(pair: Pair, fed: Fed, exact: dict[tuple[str, str], np.ndarray] | None) -> dict[tuple[str, str], Error]:
+def _error(found: np.ndarray, truth: np.ndarray, fed: Fed, key: tuple[str, str]) -> Error:
+    """The error of a quantity; a product that has cancelled is held against its cotangent."""
+    if key[1] == "output" or truth.size == 0:
+        return error(found, truth)
+    scale = float(np.abs(fed.cotangents[key[0]]).max())
+    return error(found, truth, scale if float(np.abs(truth).max()) < _NOTHING * scale else None)
+
+
+def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None) -> Groups:
+    """Which stages' products are taken at once; what either side computes a stage from counts."""
+    if only is not None and not only:
+        return ()
+    graph = pair.graph(mode)
+    masks = pair.masks("float32") if mode == "training" else None
+    theirs = pair.torch.parents(pair.params, pair.inputs, fed.inputs, masks)
+    order = (*input_names(len(as_tuple(pair.inputs))), *graph.parents)
+    parents = {
+        stage: tuple(name for name in order if name in ours or name in theirs.get(stage, ()))
+        for stage, ours in graph.parents.items()
+        if only is None or stage in only
+    }
+    merged = dataclasses.replace(graph, parents=parents)
+    return groups_of(merged, pair.jax.network.state, as_tuple(pair.inputs))
+
+
+def _contraction_length(pair: Pair, graph: Graph, key: tuple[str, str]) -> int:
+    stage, quantity = key
+    given = dict(zip(input_names(len(as_tuple(pair.inputs))), (x.shape for x in as_tuple(pair.inputs)), strict=True))
+    sizes = {**given, **graph.shapes}
+    of = [name for name in graph.parents[stage] if quantity == f"vjp_input[{name}]"] or graph.parents[stage]
+    in_shape = sizes[of[0]] if of else graph.shapes[stage]
+    kernel = max((pair.params[name].shape for name in graph.params[stage]), key=len, default=None)
+    pools = pair.torch.max_pools
+    return bounds.contraction_length(
+        quantity.partition("[")[0], in_shape, graph.shapes[stage], kernel, pools.get(stage)
+    )
+
+
+def _explained(
+    pair: Pair, fed: Fed, exact: dict[tuple[str, str], np.ndarray] | None, groups: Groups, mode: str
+) -> dict[tuple[str, str], Error]:
     """What simulated rounding does to the stages that `netparity.bounds` has no bound for, by stage and quantity.
 
     Args:
+      pair, fed: the networks, and what every stage is fed.
       exact: the JAX side's quantities in float64; None where they are yet to be computed.
+      groups: the stages.
+      mode: of `MODES`.
     """
-    others = set(fed.inputs) - pair.torch.plain - set(pair.jax.dropouts)
+    graph = pair.graph(mode)
+    plain = {name for name in pair.torch.plain if not _functions(pair, graph, name)} | set(pair.jax.dropouts)
+    others = tuple(kept for group in groups if (kept := tuple(row for row in group if row[0] not in plain)))
     if not others:
         return {}
-    params, images = pair.params_as("float64"), pair.images.astype(np.float64)
-    inputs = {name: value.astype(np.float64) for name, value in fed.inputs.items()}
-    cotangents = {name: value.astype(np.float64) for name, value in fed.cotangents.items()}
     if exact is None:
-        exact = quantities(pair.jax.isolated(params, images, inputs, cotangents, pair.seed))
-    moved = quantities(pair.jax.rounded(params, images, inputs, cotangents, pair.seed))
-    return {key: error(moved[key], exact[key]) for key in exact if key[0] in others}
+        exact = quantities(pair.isolated(fed, "jax", "float64", {}, others, mode), others)
+    seed = pair.seed if mode == "training" else None
+    moved = pair.jax.rounded(
+        pair.params_as("float64"), pair.inputs_as("float64"), *fed.as_dtype("float64"), seed, others
+    )
+    return {key: _error(value, exact[key], fed, key) for key, value in quantities(moved, others).items()}
 
 
-def quantities(result: Isolated) -> dict[tuple[str, str], np.ndarray]:
-    """All arrays of a result by stage and quantity, stage by stage.
+def _functions(pair: Pair, graph: Graph, stage: str) -> bool:
+    """Whether a stage has more in it than the layer that PyTorch's module is: functions before it, say."""
+    return stage in pair.torch.pure and bool(graph.primitives[stage] & bounds.FUNCTIONS)
 
-    Raises:
-      ParityError: for a parameter whose name begins with no stage.
-    """
-    by_stage: dict[str, dict[str, np.ndarray]] = {
-        stage: {"output": out, "vjp_input": result.vjp_inputs[stage]} for stage, out in result.outputs.items()
-    }
-    for name, value in result.vjp_params.items():
-        stage = stage_of(name, by_stage)
-        by_stage[stage]["vjp_" + name.removeprefix(f"{stage}.")] = value
-    return {(stage, quantity): value for stage, all_of in by_stage.items() for quantity, value in all_of.items()}
+
+def quantities(result: Isolated, groups: Groups) -> dict[tuple[str, str], np.ndarray]:
+    """All arrays of a result by stage and quantity, stage by stage."""
+    members = {stage: (parents, params) for group in groups for stage, parents, params in group}
+    found = {}
+    for stage, output in result.outputs.items():
+        if stage not in members:
+            continue
+        found[stage, "output"] = output
+        parents, params = members[stage]
+        for name in parents:
+            quantity = "vjp_input" if len(parents) == 1 else f"vjp_input[{name}]"
+            found[stage, quantity] = result.products[stage, name]
+        for name in params:
+            found[stage, "vjp_" + name.removeprefix(f"{stage}.")] = result.products[stage, name]
+    return found
 
 
 def forward(pair: Pair, dtypes: Collection[str], truth: Arrays) -> Iterator[Check]:
     """Level 2, cumulative, in evaluation mode; ``truth`` is the PyTorch side in float64."""
     for dtype in dtypes:
-        jax = pair.jax.forward(pair.params_as(dtype), pair.images.astype(dtype))
+        jax = pair.jax.forward(pair.params_as(dtype), pair.inputs_as(dtype))
         require_same_names(jax, truth, "stages")
+        if dtype == "float64":
+            found = [("forward", name, name, jax[name], truth[name], None) for name in truth]
+            yield from _judged(found, lambda: pair.jax.forward(*_nudged(pair)))
+            continue
         for name in truth:
             worst = error(jax[name], truth[name])
-            if dtype == "float64":
-                yield check("forward", name, name, worst.max, bounds.FLOAT64_LIMIT)
-            else:
-                yield reported("forward", name, name, worst.max, dtype, f"JAX, {worst.ulps:.1f} ulps; not judged")
+            yield reported("forward", name, name, worst.max, dtype, f"JAX, {worst.ulps:.1f} ulps; not judged")
 
 
-def gradients(pair: Pair, dtypes: Collection[str]) -> Iterator[Check]:
-    """Level 3, cumulative, in training mode with the same dropout masks: loss, activations, parameters."""
+def gradients(pair: Pair, dtypes: Collection[str], mode: str = "training", outputs: bool = False) -> Iterator[Check]:
+    """Level 3, cumulative, with the same dropout masks: loss, activations, parameters, and the state afterwards.
+
+    Args:
+      pair: the networks.
+      dtypes: of `DTYPES`.
+      mode: of `MODES`.
+      outputs: whether to compare every stage's output, too, and to name the mode.
+    """
+    said = f", in {mode}" if outputs else ""
+    owner = owners(pair.graph(mode), pair.params)
     for dtype in dtypes:
-        masks, labels = pair.masks(dtype), pair.labels
-        truth = pair.torch.gradients(pair.params_as("float64"), pair.images.astype(np.float64), labels, masks)
-        jax = pair.jax.gradients(pair.params_as(dtype), pair.images.astype(dtype), labels, pair.seed)
+        masks = pair.masks(dtype) if mode == "training" else {}
+        truth = pair.gradients("torch", "float64", masks, mode)
+        jax = pair.gradients("jax", dtype, masks, mode)
         require_same_names(jax.params, truth.params, "parameters")
         require_same_names(jax.activations, truth.activations, "stages")
-        wanted = [("loss", "loss", np.array(jax.loss), np.array(truth.loss))]
+        found: list[_Numbers] = []
+        scale: float | None
+        if outputs and mode == "training":
+            found += [("forward", n, f"{n}{said}", jax.outputs[n], value, None) for n, value in truth.outputs.items()]
+        found += [("gradients", "loss", f"loss{said}", np.array(jax.loss), np.array(truth.loss), None)]
         # From the last stage back: an error in a gradient spreads towards the first.
-        wanted += [
-            (n, f"d loss / d {n}", jax.activations[n], truth.activations[n]) for n in reversed(truth.activations)
-        ]
-        stages = list(truth.activations)
-        wanted += [(stage_of(n, stages), f"d loss / d {n}", jax.params[n], truth.params[n]) for n in truth.params]
-        for stage, name, found, true in wanted:
-            worst = error(found, true).max
-            if name.removeprefix("d loss / d ") in truth.params and math.isfinite(worst):
-                worst = _of_nothing(found, true, truth.activations[stage], worst)
-            if dtype == "float64":
-                yield check("gradients", stage, name, worst, bounds.FLOAT64_LIMIT)
-            else:
-                yield reported("gradients", stage, name, worst, dtype, f"JAX; {_NOT_JUDGED}")
-        if dtype == "float32":
-            torch = pair.torch.gradients(pair.params_as(dtype), pair.images, labels, masks)
-            for name in truth.params:
-                worst = error(torch.params[name], truth.params[name]).max
-                yield reported(
-                    "gradients", stage_of(name, stages), f"d loss / d {name}", worst, dtype, f"PyTorch; {_NOT_JUDGED}"
-                )
+        for n in reversed(truth.activations):
+            found += [("gradients", n, f"d loss / d {n}{said}", jax.activations[n], truth.activations[n], None)]
+        for n in truth.params:
+            scale = float(np.abs(truth.activations[owner[n]]).max())
+            found += [("gradients", owner[n], f"d loss / d {n}{said}", jax.params[n], truth.params[n], scale)]
+        if dtype == "float64":
+            seed = pair.seed if mode == "training" else None
+            again = functools.partial(pair.jax.gradients, *_nudged(pair), pair.labels_as("float64"), seed)
+            yield from _judged(found, functools.partial(_named, again, said))
+            continue
+        for level, stage, name, value, true, scale in found:
+            yield reported(level, stage, name, _worst(value, true, scale), dtype, f"JAX; {_NOT_JUDGED}")
+        torch = pair.gradients("torch", dtype, masks, mode)
+        for n in truth.params:
+            worst = error(torch.params[n], truth.params[n]).max
+            yield reported("gradients", owner[n], f"d loss / d {n}{said}", worst, dtype, f"PyTorch; {_NOT_JUDGED}")
 
 
-def _of_nothing(found: np.ndarray, true: np.ndarray, output: np.ndarray, worst: float) -> float:
-    """The error of a parameter's gradient that is zero but for rounding, such as a bias's before a normalisation.
+# Level, stage, name, found, true, and the scale of the stage's output where the number may have cancelled.
+_Numbers = tuple[str, str, str, np.ndarray, np.ndarray, float | None]
 
-    Its own scale is rounding, too, so it is held against the gradient of its stage's output, whose sum it is.
+
+def _judged(found: Sequence[_Numbers], nudged: Callable[[], Mapping[str, np.ndarray]]) -> Iterator[Check]:
+    """Checks in float64. A network that amplifies rounding gets as much more as it amplifies it.
+
+    Args:
+      found: the numbers, by name.
+      nudged: gives those of the JAX side with everything moved by one unit in the last place; computed if needed.
     """
-    scale = float(np.abs(output).max())
-    if float(np.abs(true).max()) >= _NOTHING * scale:
+    errors = [_worst(value, true, scale) for _, _, _, value, true, scale in found]
+    limits = [bounds.FLOAT64_LIMIT] * len(found)
+    notes = [""] * len(found)
+    if any(math.isfinite(worst) and worst > bounds.FLOAT64_LIMIT for worst in errors):
+        moved = nudged()
+        for i, (_, _, name, value, _, scale) in enumerate(found):
+            own = _AMPLIFIED * _worst(moved[name], value, scale)
+            if bounds.FLOAT64_LIMIT < own < bounds.AMPLIFIED_LIMIT:
+                limits[i] = own
+                notes[i] = "limit: ten times what one unit in the last place of parameters and inputs does"
+    for (level, stage, name, *_), worst, limit, note in zip(found, errors, limits, notes, strict=True):
+        yield check(level, stage, name, worst, limit, note=note)
+
+
+def _named(gradients: Callable[[], Gradients], said: str) -> dict[str, np.ndarray]:
+    """Gradients under the names of the checks."""
+    found = gradients()
+    return {
+        **{f"{name}{said}": value for name, value in found.outputs.items()},
+        f"loss{said}": np.array(found.loss),
+        **{f"d loss / d {name}{said}": value for name, value in (*found.activations.items(), *found.params.items())},
+    }
+
+
+def _nudged(pair: Pair) -> tuple[Arrays, Inputs]:
+    """Parameters and inputs in float64, each moved by one unit in the last place, up or down at random."""
+    rng = np.random.default_rng(pair.seed)
+
+    def moved(value: np.ndarray) -> np.ndarray:
+        if value.dtype.kind != "f":
+            return value
+        return value.astype(np.float64) * (1 + rng.choice([-1.0, 1.0], value.shape) * np.finfo(np.float64).eps)
+
+    inputs = tuple(moved(x) for x in as_tuple(pair.inputs))
+    arrays = {name: moved(value) for name, value in pair.params.items()}
+    return arrays, inputs if isinstance(pair.inputs, tuple) else inputs[0]
+
+
+def _worst(found: np.ndarray, true: np.ndarray, output: float | None) -> float:
+    """The largest error of a number.
+
+    A parameter's gradient that is zero but for rounding, such as a bias's before a normalisation, has rounding for
+    its own scale, too: it is held against the gradient of its stage's output, whose sum it is.
+    """
+    worst = error(found, true).max
+    if output is None or not math.isfinite(worst) or true.size == 0 or float(np.abs(true).max()) >= _NOTHING * output:
         return worst
-    return float(np.abs(found.astype(np.float64) - true).max()) / scale
+    return float(np.abs(found.astype(np.float64) - true).max()) / output
 
 
 def flips(pair: Pair, truth: Arrays) -> list[Flips]:
     """How many choices of the cumulative float32 forward pass differ from the float64 truth, on each side."""
-    true = pair.torch.choices(truth)
+    parents = pair.graph("evaluation").parents
+    true = pair.torch.choices(truth, parents)
     sides = {
-        "jax": pair.jax.forward(pair.params, pair.images),
-        "torch": pair.torch.forward(pair.params, pair.images),
+        "jax": pair.jax.forward(pair.params, pair.inputs),
+        "torch": pair.torch.forward(pair.params, pair.inputs),
     }
     return [
         Flips(stage, side, int((choice != true[stage]).sum()), choice.size)
         for side, seen in sides.items()
-        for stage, choice in pair.torch.choices(seen).items()
+        for stage, choice in pair.torch.choices(seen, parents).items()
     ]

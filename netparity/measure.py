@@ -35,11 +35,12 @@ class Error:
     ulps: float
 
 
-def error(found: np.ndarray, truth: np.ndarray) -> Error:
+def error(found: np.ndarray, truth: np.ndarray, scale: float | None = None) -> Error:
     """The error of ``found`` against ``truth``.
 
     Args:
       found, truth: floating, of the same shape; compared in float64.
+      scale: what errors are relative to; None is the true values' own.
 
     Raises:
       ParityError: if the shapes differ.
@@ -59,7 +60,11 @@ def error(found: np.ndarray, truth: np.ndarray) -> Error:
     if not (np.isfinite(found).all() and np.isfinite(truth).all()):
         return Error(math.inf, math.inf, math.inf)
     difference = np.abs(found - truth)
-    worst, scale = float(difference.max()), float(np.abs(truth).max())
+    worst = float(difference.max())
+    if scale is not None:
+        rms = worst / scale * float(np.sqrt(np.mean((difference / worst) ** 2))) if worst else 0.0
+        return Error(worst / scale, rms, worst / (eps * 2.0 ** math.floor(math.log2(scale))))
+    scale = float(np.abs(truth).max())
     if worst == 0:
         return Error(0.0, 0.0, 0.0)
     if scale == 0:

@@ -25,6 +25,7 @@ class StageResult:
       float32_jax_max, float32_jax_rms, float32_torch_max, float32_torch_rms: each side's float32 against float64.
       float32_simulated_rms: what rounding alone explains (see `netparity.rounding`), where that was simulated.
       contraction_length, bound: see `netparity.bounds`.
+      mode: ``"training"`` or ``"evaluation"``.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class StageResult:
     float32_torch_max: float | None = None
     float32_torch_rms: float | None = None
     float32_simulated_rms: float | None = None
+    mode: str = "training"
 
     @property
     def rms_ratio(self) -> float | None:

@@ -1,33 +1,37 @@
-"""The PyTorch side of a comparison: named intermediates and vector-Jacobian products, as NumPy arrays.
+"""The PyTorch side of a comparison: named values and vector-Jacobian products, as NumPy arrays.
 
-The network is used unchanged: forward hooks on its named modules record, perturb or replace each output, so a layer
-in isolation is the module itself. All arrays are in the common layout, which is JAX's.
+The network is used unchanged: forward hooks on its named modules record, perturb or replace what they give, so a
+layer in isolation is the module itself. All arrays are in the common layout, which is JAX's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from netparity.jax_side import Gradients, Isolated
+from netparity import calls
+from netparity.calls import Tap
+from netparity.graph import input_names
+from netparity.jax_side import Gradients, Groups, Inputs, Isolated, as_tuple
 from netparity.layouts import Layout, usual
 from netparity.measure import Arrays, ParityError
 
+_RANDOM = ("StochasticDepth", "DropPath", "DropBlock2d")  # modules of others that drop as dropout does, by their name
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _PLAIN = (
     *_DROPOUTS,
-    *(nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.Flatten, nn.LocalResponseNorm),
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.Flatten),
+    *(nn.LocalResponseNorm, nn.Embedding),
 )
 
-Tap = Callable[[str, torch.Tensor], torch.Tensor]
 Convert = Callable[[Arrays], Arrays]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (logits, labels) -> scalar
+Loss = Callable[[Any, Any], torch.Tensor]  # (outputs, labels) -> scalar
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,14 +39,15 @@ class TorchSide:
     """A network in PyTorch. Its module keeps its weights and its mode, whatever is computed with it.
 
     Attributes:
-      module: takes ``[batch, channel, height, width]`` and returns logits. Its parameters are not used: each method
-        is given some.
-      stages: the module (dotted name) whose output each stage is, in the order of the network.
-      to_common: arrays by PyTorch's parameter names to arrays by common name and layout.
+      module: its parameters are not used, and no buffer that is given either: each method is given some.
+      stages: what each stage is the output of, in the order of the network: a module (its dotted name), its second
+        call (``"relu#2"``), a part of what it returns (``"lstm[0]"``), or the network (``"output"``).
+      to_common: arrays by PyTorch's names to arrays by common name and layout.
       from_common: its inverse.
-      loss: ``(logits, labels) -> scalar``.
+      loss: ``(outputs, labels) -> scalar``.
       device: where it is computed; arguments and results are NumPy arrays in any case.
-      layouts: by stage, how its output lies; a stage that is not named has the usual layout.
+      layouts: by stage or input, how it lies; one that is not named has the usual layout.
+      pull_back: gradients by PyTorch's names to gradients by common name; None is ``to_common``.
 
     Raises:
       ParityError: listing every stage whose module is not there.
@@ -55,18 +60,19 @@ class TorchSide:
     loss: Loss = nn.functional.cross_entropy
     device: str = "cpu"
     layouts: Mapping[str, Layout] = dataclasses.field(default_factory=dict)
+    pull_back: Convert | None = None
 
     def __post_init__(self) -> None:
         known = dict(self.module.named_modules())
         unknown = [f"{stage}: the PyTorch network has no module {name!r}" for stage, name in self.stages.items()
-                   if name not in known]  # fmt: skip
+                   if calls.module_of(name) not in known]  # fmt: skip
         if unknown:
             raise ParityError("the table of stages does not fit: " + "; ".join(unknown))
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The module of every stage, in order."""
-        return {stage: self.module.get_submodule(name) for stage, name in self.stages.items()}
+        return {stage: self.module.get_submodule(calls.module_of(name)) for stage, name in self.stages.items()}
 
     @property
     def max_pools(self) -> dict[str, tuple[int, int]]:
@@ -80,9 +86,13 @@ class TorchSide:
         """The stages that sum products, choose, or keep: what `netparity.bounds` has a bound for."""
         return {stage for stage, module in self.modules.items() if isinstance(module, _PLAIN)}
 
-    def shapes(
-        self, params: Arrays, images: np.ndarray, fed: Mapping[str, tuple[int, ...]]
-    ) -> dict[str, tuple[int, ...]]:
+    @property
+    def pure(self) -> set[str]:
+        """The stages among the `plain` that divide nothing and take no average."""
+        others = (*_DROPOUTS, nn.AvgPool2d, nn.LocalResponseNorm)
+        return {stage for stage in self.plain if not isinstance(self.modules[stage], others)}
+
+    def shapes(self, arrays: Arrays, inputs: Inputs, fed: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Shape of every stage's output when the stage before has the shape ``fed``; nothing is computed.
 
         Ends with the first stage that differs from ``fed`` where the network cannot go on after it.
@@ -98,13 +108,13 @@ class TorchSide:
             return torch.empty(self._layout(name, given.ndim).to_torch(given).shape, device="meta")
 
         try:
-            self._call_meta(params, images, tap)
+            self._call_meta(arrays, inputs, tap)
         except RuntimeError:
             if list(seen.items()) == list(fed.items())[: len(seen)]:  # another reason than what differs
                 raise
         return seen
 
-    def own_shapes(self, params: Arrays, images: np.ndarray) -> dict[str, tuple[int, ...]]:
+    def own_shapes(self, arrays: Arrays, inputs: Inputs) -> dict[str, tuple[int, ...]]:
         """Shape of every stage's output as PyTorch has it, up to where the network can go; nothing is computed."""
         seen: dict[str, tuple[int, ...]] = {}
 
@@ -113,15 +123,18 @@ class TorchSide:
             return value
 
         with contextlib.suppress(RuntimeError):  # `shapes` tells it, stage by stage
-            self._call_meta(params, images, tap)
+            self._call_meta(arrays, inputs, tap)
         return seen
 
-    def _call_meta(self, params: Arrays, images: np.ndarray, tap: Tap) -> None:
-        weights = {name: torch.empty(value.shape, device="meta") for name, value in self.from_common(params).items()}
-        self._call(weights, self.tensor(images).to("meta"), tap, None)
+    def _call_meta(self, arrays: Arrays, inputs: Inputs, tap: Tap) -> None:
+        weights = {
+            name: torch.empty(value.shape, dtype=torch.from_numpy(np.zeros((), value.dtype)).dtype, device="meta")
+            for name, value in self.from_common(arrays).items()
+        }
+        self._call(weights, [x.to("meta") for x in self._inputs(inputs)], tap, None)
 
-    def forward(self, params: Arrays, images: np.ndarray, masks: Arrays | None = None) -> Arrays:
-        """Every intermediate, in order: in training mode if there are dropout ``masks``, else in evaluation mode."""
+    def forward(self, arrays: Arrays, inputs: Inputs, masks: Arrays | None = None) -> Arrays:
+        """Every stage's output, in order: in training mode if there are dropout ``masks``, else in evaluation mode."""
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -129,56 +142,103 @@ class TorchSide:
             return value
 
         with torch.no_grad():
-            self._call(self._weights(params), self.tensor(images), tap, masks)
+            self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
         return {name: self._to_common(name, value) for name, value in seen.items()}
 
     def isolated(
-        self, params: Arrays, images: np.ndarray, inputs: Arrays, cotangents: Arrays, masks: Arrays | None = None
+        self,
+        arrays: Arrays,
+        inputs: Inputs,
+        fed: Arrays,
+        cotangents: Arrays,
+        masks: Arrays | None = None,
+        groups: Groups | None = None,
     ) -> Isolated:
-        """As `netparity.jax_side.JaxSide.isolated`."""
-        fed = {name: self._to_torch(name, value).requires_grad_() for name, value in inputs.items()}
+        """As `netparity.jax_side.JaxSide.isolated`; without ``groups`` there are outputs alone."""
+        seen, leaves, weights = self._fed(arrays, inputs, fed, masks)
+        self._require_all(seen)
+        products: dict[tuple[str, str], np.ndarray] = {}
+        for group in groups or ():
+            outputs = [seen[stage] for stage, _, _ in group]
+            wanted = list(dict.fromkeys(name for _, parents, _ in group for name in parents))
+            given = [self._to_torch(stage, cotangents[stage]) for stage, _, _ in group]
+            grads = _grad(outputs, [*(leaves[name] for name in wanted), *weights.values()], given)
+            by_parent = dict(zip(wanted, grads, strict=False))
+            by_param = self._gradients(weights, grads[len(wanted) :]) if any(params for _, _, params in group) else {}
+            for stage, parents, params in group:
+                products |= {(stage, name): self._to_common(name, by_parent[name]) for name in parents}
+                products |= {(stage, name): by_param[name] for name in params}
+        names = [name for name in self.stages if groups is None or any(name == row[0] for g in groups for row in g)]
+        return Isolated({name: self._to_common(name, seen[name]) for name in names}, products)
+
+    def parents(
+        self, arrays: Arrays, inputs: Inputs, fed: Arrays, masks: Arrays | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        """What each stage is computed from, as far as gradients go: other stages and inputs."""
+        seen, leaves, _ = self._fed(arrays, inputs, fed, masks)
+        names = {id(leaf): name for name, leaf in leaves.items()}
+        found = {}
+        for stage, value in seen.items():
+            reached = calls.leaves(value)
+            found[stage] = tuple(names[one] for one in names if one in reached)
+        return found
+
+    def _fed(
+        self, arrays: Arrays, inputs: Inputs, fed: Arrays, masks: Arrays | None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Every stage's output when fed; what it was fed and the inputs, both with gradients; and the parameters."""
+        leaves = {name: self._to_torch(name, value).requires_grad_() for name, value in fed.items()}
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
             seen[name] = value
-            return fed[name].clone()
+            return leaves[name].clone()
 
-        weights = {name: value.requires_grad_() for name, value in self._weights(params).items()}
-        first = self.tensor(images).requires_grad_()
-        self._call(weights, first, tap, masks)
-        self._require_all(seen)
-        names = list(self.stages)
-        leaves = [first, *(fed[name] for name in names[:-1]), *weights.values()]
-        grads = _grad([seen[name] for name in names], leaves, [self._to_torch(n, cotangents[n]) for n in names])
-        vjp_inputs = {names[0]: _images_to_common(grads[0])}  # a stage's input is the output of the one before
-        for (before, name), grad in zip(itertools.pairwise(names), grads[1 : len(names)], strict=True):
-            vjp_inputs[name] = self._to_common(before, grad)
-        outputs = {name: self._to_common(name, seen[name]) for name in names}
-        return Isolated(outputs, vjp_inputs, self._params(weights, grads[len(names) :]))
+        weights = self._weights(arrays)
+        trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
+        given = self._inputs(inputs)
+        for name, x in zip(input_names(len(given)), given, strict=True):
+            if x.is_floating_point():
+                leaves[name] = x.requires_grad_()
+        self._call(weights, given, tap, masks)
+        return seen, leaves, trained
 
-    def gradients(
-        self, params: Arrays, images: np.ndarray, labels: np.ndarray, masks: Arrays | None = None
-    ) -> Gradients:
+    def gradients(self, arrays: Arrays, inputs: Inputs, labels: Any, masks: Arrays | None = None) -> Gradients:
         """As `netparity.jax_side.JaxSide.gradients`."""
         seen: dict[str, torch.Tensor] = {}
+        values: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
-            seen[name] = value
+            seen[name] = value if value.requires_grad else value.requires_grad_()
+            values[name] = value.detach().clone()
             return value.clone()
 
-        weights = {name: value.requires_grad_() for name, value in self._weights(params).items()}
-        logits = self._call(weights, self.tensor(images), tap, masks)
+        weights = self._weights(arrays)
+        trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
+        state: dict[str, torch.Tensor] = {}
+        outputs = self._call(weights, self._inputs(inputs), tap, masks, state)
         self._require_all(seen)
-        loss = self.loss(logits, self.tensor(labels.astype(np.int64)))
-        grads = _grad([loss], [*seen.values(), *weights.values()], [torch.ones_like(loss)])
-        activations = {name: self._to_common(name, grad) for name, grad in zip(seen, grads[: len(seen)], strict=True)}
-        return Gradients(float(loss.detach()), self._params(weights, grads[len(seen) :]), activations)
+        loss = self.loss(outputs, self._labels(labels))
+        grads = _grad([loss], [*seen.values(), *trained.values()], [torch.ones_like(loss)])
+        activations = {name: self._to_common(name, grad) for name, grad in zip(seen, grads, strict=False)}
+        by_param = self._gradients(trained, grads[len(seen) :])
+        after = {name: value.detach().cpu().numpy() for name, value in state.items()}
+        return Gradients(
+            float(loss.detach()),
+            by_param,
+            activations,
+            {name: self._to_common(name, value) for name, value in values.items()},
+            after,
+        )
 
-    def choices(self, forward: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What every ReLU and max-pooling chooses, given either side's intermediates: signs and maxima, by stage."""
+    def choices(self, forward: Mapping[str, np.ndarray], parents: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+        """What every ReLU and max-pooling chooses, given either side's values: signs and maxima, by stage."""
         found = {}
-        for before, (name, module) in itertools.pairwise(self.modules.items()):
-            x = self._to_torch(before[0], forward[before[0]])
+        for name, module in self.modules.items():
+            if len(parents[name]) != 1 or parents[name][0] not in forward:
+                continue
+            (before,) = parents[name]
+            x = self._to_torch(before, forward[before])
             if isinstance(module, nn.ReLU):
                 found[name] = (x > 0).cpu().numpy()
             elif isinstance(module, nn.MaxPool2d):
@@ -193,69 +253,84 @@ class TorchSide:
             yield
 
     def _call(
-        self, weights: dict[str, torch.Tensor], images: torch.Tensor, tap: Tap, masks: Mapping[str, np.ndarray] | None
-    ) -> torch.Tensor:
-        """The logits of the module in training mode with ``masks``, else in evaluation mode."""
-        dtype = next((value.dtype for value in weights.values()), images.dtype)
+        self,
+        weights: dict[str, torch.Tensor],
+        inputs: Sequence[torch.Tensor],
+        tap: Tap,
+        masks: Mapping[str, np.ndarray] | None,
+        state: dict[str, torch.Tensor] | None = None,
+    ) -> Any:
+        """What the module returns in training mode with ``masks``, else in evaluation mode.
+
+        ``state`` gets the buffers afterwards.
+        """
+        floating = [x.dtype for x in (*weights.values(), *inputs) if x.is_floating_point()]
+        device = inputs[0].device
         buffers = {  # copies: batch normalisation changes its own in training
-            name: value.clone().to(images.device, dtype if value.is_floating_point() else None)
+            name: value.clone().to(device, floating[0] if floating and value.is_floating_point() else None)
             for name, value in self.module.named_buffers()
         }
-        with _mode(self.module, masks is not None), self._hooked(tap, masks or {}):
-            return torch.func.functional_call(self.module, {**buffers, **weights}, (images,))
+        buffers |= {name: value.clone() for name, value in weights.items() if name in buffers}
+        given = {**weights, **buffers}
+        with calls.mode(self.module, masks is not None), self._hooked(tap, masks or {}), calls.own_weights(self.module):
+            outputs = torch.func.functional_call(self.module, given, tuple(inputs))
+        if state is not None:
+            state |= {name: given[name] for name in buffers}
+        return outputs
 
     @contextlib.contextmanager
     def _hooked(self, tap: Tap, masks: Mapping[str, np.ndarray]) -> Iterator[None]:
-        undropped: dict[str, torch.Tensor] = {}
-
-        def keep(name: str) -> Callable[..., None]:
-            def call(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-                undropped[name] = args[0].clone()  # a dropout may work in place
-
-            return call
-
-        def hook(name: str) -> Callable[..., torch.Tensor]:
-            def call(module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-                if name in undropped:
-                    x = undropped.pop(name)
-                    out = x * self._to_torch(name, masks[name]).to(x.dtype) / (1 - module.p)  # type: ignore[operator]
-                return tap(name, out)
-
-            return call
-
-        handles = [module.register_forward_hook(hook(name)) for name, module in self.modules.items()]
-        handles += [
-            module.register_forward_pre_hook(keep(name))
-            for name, module in self.modules.items()
-            if name in masks and isinstance(module, _DROPOUTS)
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _weights(self, params: Arrays) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.from_numpy(np.array(value)).to(self.device) for name, value in self.from_common(params).items()
+        dropped = {
+            stage: module
+            for stage, module in self.modules.items()
+            if stage in masks and (isinstance(module, _DROPOUTS) or type(module).__name__ in _RANDOM)
         }
 
-    def _params(self, weights: Mapping[str, torch.Tensor], grads: list[torch.Tensor]) -> Arrays:
-        return self.to_common({name: grad.cpu().numpy() for name, grad in zip(weights, grads, strict=True)})
+        def masked(stage: str, x: torch.Tensor) -> torch.Tensor:
+            keep = self._to_torch(stage, masks[stage]).to(x.dtype)
+            return x * keep / (1 - dropped[stage].p)  # type: ignore[operator]
+
+        names = {name: stage for stage, name in self.stages.items()}
+        with (
+            calls.dropping({module: stage for stage, module in dropped.items()}, masked),
+            calls.tapped(self.module, names, tap),
+        ):
+            yield
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.module.named_parameters()
+
+    def _weights(self, arrays: Arrays) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.from_numpy(np.array(value)).to(self.device) for name, value in self.from_common(arrays).items()
+        }
+
+    def _gradients(self, weights: Mapping[str, torch.Tensor], grads: list[torch.Tensor]) -> Arrays:
+        pull_back = self.pull_back or self.to_common
+        return pull_back({name: grad.cpu().numpy() for name, grad in zip(weights, grads, strict=True)})
+
+    def _inputs(self, inputs: Inputs) -> list[torch.Tensor]:
+        given = as_tuple(inputs)
+        return [self._to_torch(name, x) for name, x in zip(input_names(len(given)), given, strict=True)]
+
+    def _labels(self, labels: Any) -> Any:
+        if isinstance(labels, np.ndarray):
+            return self.tensor(labels.astype(np.int64) if labels.dtype.kind in "iu" else labels)
+        return labels
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """A copy of images ``[b, h, w, c]`` as ``[b, c, h, w]``; other arrays as they are."""
         return self._copy(usual(array.ndim).to_torch(array))
 
-    def _layout(self, stage: str, ndim: int) -> Layout:
-        return self.layouts.get(stage, usual(ndim))
+    def _layout(self, name: str, ndim: int) -> Layout:
+        return self.layouts.get(name, usual(ndim))
 
-    def _to_torch(self, stage: str, array: np.ndarray) -> torch.Tensor:
-        return self._copy(self._layout(stage, array.ndim).to_torch(array))
+    def _to_torch(self, name: str, array: np.ndarray) -> torch.Tensor:
+        return self._copy(self._layout(name, array.ndim).to_torch(array))
 
-    def _to_common(self, stage: str, tensor: torch.Tensor) -> np.ndarray:
+    def _to_common(self, name: str, tensor: torch.Tensor) -> np.ndarray:
         array = tensor.detach().cpu().numpy()
-        return np.ascontiguousarray(self._layout(stage, array.ndim).to_common(array))
+        return np.ascontiguousarray(self._layout(name, array.ndim).to_common(array))
 
     def _copy(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
@@ -266,27 +341,14 @@ class TorchSide:
             raise ParityError(f"the PyTorch network never calls the modules of these stages: {', '.join(missing)}")
 
 
-@contextlib.contextmanager
-def _mode(module: nn.Module, train: bool) -> Iterator[None]:
-    """Inside, the module is in training or in evaluation mode; afterwards each of its parts is as it was."""
-    before = [(part, part.training) for part in module.modules()]
-    module.train(train)
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
-
-
 def _grad(
     outputs: list[torch.Tensor], inputs: list[torch.Tensor], cotangents: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Vector-Jacobian products; zeros where an output does not depend on an input."""
     kept = [(out, cotangent) for out, cotangent in zip(outputs, cotangents, strict=True) if out.requires_grad]
-    grads = torch.autograd.grad([o for o, _ in kept], inputs, [c for _, c in kept], allow_unused=True)
+    if not kept:
+        return [torch.zeros_like(x) for x in inputs]
+    grads = torch.autograd.grad(
+        [o for o, _ in kept], inputs, [c for _, c in kept], allow_unused=True, retain_graph=True
+    )
     return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True)]
-
-
-def _images_to_common(tensor: torch.Tensor) -> np.ndarray:
-    array = tensor.detach().cpu().numpy()
-    return np.ascontiguousarray(usual(array.ndim).to_common(array))

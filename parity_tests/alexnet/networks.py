@@ -17,6 +17,7 @@ from torch import nn
 from jaxalex import convert, models
 from jaxalex.networks.tables import Dropout, feature_hw
 from jaxalex.training import steps
+from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
 from netparity.measure import Arrays
 from netparity.torch_side import TorchSide
@@ -95,7 +96,9 @@ class Forward:
 
 def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
     """A network of the family, or what stands in for one where a fault is planted, with the product's own loss."""
-    return JaxSide(Forward(network), loss, tuple(row.name for row in network.layers if isinstance(row, Dropout)))
+    return JaxSide(
+        ByHand(Forward(network)), loss, tuple(row.name for row in network.layers if isinstance(row, Dropout))
+    )
 
 
 def torch_module(case: Case) -> torch_models.AlexNet:

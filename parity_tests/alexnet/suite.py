@@ -10,6 +10,7 @@ import numpy as np
 
 from netparity import bounds, levels
 from netparity.diagnosis import describe
+from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
 from netparity.levels import DTYPES, Pair
 from netparity.measure import error
@@ -27,10 +28,10 @@ NARROW = 0.0625
 
 def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: Pair) -> list[Check]:
     """The network as it is trained, without intermediates, where it may compute its layers in another order."""
-    images = pair.images.astype(np.float64)
+    images = pair.inputs_as("float64")
     params, masks = pair.params_as("float64"), pair.masks("float64")
     forward = Forward(jax_program.network, capture=False)
-    ours = JaxSide(forward, jax_program.loss).gradients(params, images, pair.labels, pair.seed)
+    ours = JaxSide(ByHand(forward), jax_program.loss).gradients(params, images, pair.labels, pair.seed)
     theirs = torch_program.side.gradients(params, images, pair.labels, masks)
     found = [("loss", "loss", np.array(ours.loss), np.array(theirs.loss))]
     found += [

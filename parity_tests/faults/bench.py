@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from jaxalex.data import Splits
@@ -75,7 +74,7 @@ def one_thread() -> Iterator[None]:
 
 def feed(pair: Pair) -> Fed:
     """What every stage of a right pair is fed in isolation."""
-    return levels.feed(pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64)), pair.seed)
+    return levels.feed(pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64")), pair.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,7 @@ def judged(pair: Pair, fed: Fed) -> Iterator[Finding]:
     """All that is judged of a pair of networks, in order; nothing is computed before it is asked for."""
     yield from single_layers(pair, fed)
     yield from levels.layers(pair, fed, ["float32"])
-    truth = pair.torch.forward(pair.params_as("float64"), pair.images.astype(np.float64))
+    truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
     yield from levels.forward(pair, ["float64"], truth)
     yield from levels.gradients(pair, ["float64"])
 

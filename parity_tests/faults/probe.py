@@ -13,6 +13,7 @@ import torch
 from jax import lax
 from torch import nn
 
+from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
 from netparity.levels import Pair
 from netparity.table import ConvKernel, DenseKernel, NameTable, Same
@@ -103,4 +104,4 @@ def pair(seed: int = 0, fault: ProbeFault = _RIGHT) -> Pair:
     )
     torch_side = TorchSide(module, {name: name for name in _STAGES}, table.to_common, table.from_common)
     images = rng.standard_normal((2, 8, 10, 3)).astype(np.float32)
-    return Pair(JaxSide(_forward), torch_side, params, images, np.array([0, 3]), seed)
+    return Pair(JaxSide(ByHand(_forward)), torch_side, params, images, np.array([0, 3]), seed)

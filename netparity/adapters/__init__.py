@@ -1,0 +1,1 @@
+"""JAX networks of each library, in the form that the comparison takes."""

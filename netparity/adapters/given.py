@@ -1,0 +1,68 @@
+"""A network of any library with its values: what is compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from netparity.graph import Network
+from netparity.measure import Arrays, ParityError
+
+# Keyword arguments by which networks are told their mode: for training mode True, or False.
+_MODES = {
+    **dict.fromkeys(("train", "training", "is_training"), True),
+    **dict.fromkeys(("deterministic", "inference", "eval", "evaluation", "use_running_average"), False),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class JaxNetwork:
+    """A network in JAX.
+
+    Attributes:
+      library: ``"linen"``, ``"nnx"``, ``"equinox"`` or ``"function"``.
+      network: computes it.
+      arrays: its parameters and its state by name, float32 where they are floating.
+      nested: parameters by name in the structure that the library's users know, such as an optimizer gets.
+      flat: the inverse of ``nested``.
+      kinds: by the name of a stage, the class of the module that it is the output of, where that is known.
+      channels_last: whether images are ``[batch, height, width, channel]``.
+    """
+
+    library: str
+    network: Network
+    arrays: Arrays
+    nested: Callable[[Mapping[str, Any]], Any] = dict
+    flat: Callable[[Any], Mapping[str, Any]] = dict
+    kinds: Callable[[], Mapping[str, str]] = dict
+    channels_last: bool = True
+
+
+def float32(name: str, value: Any) -> np.ndarray:
+    """An array of a network as NumPy's, float32 where it is floating.
+
+    Raises:
+      ParityError: if it is none.
+    """
+    try:
+        array = np.asarray(value)
+    except TypeError as error:
+        raise ParityError(f"{name}: {error}") from error
+    if array.dtype == object:
+        raise ParityError(f"{name}: {type(value).__name__} is no array")
+    floating = array.dtype.kind == "f" or array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+    return array.astype(np.float32) if floating else array
+
+
+def mode_keyword(function: Callable[..., Any]) -> tuple[str, bool] | None:
+    """The keyword argument that tells a function its mode, and its value in training mode; None if it has none.
+
+    >>> mode_keyword(lambda x, deterministic=True: x)
+    ('deterministic', False)
+    """
+    known = inspect.signature(function).parameters
+    return next(((name, value) for name, value in _MODES.items() if name in known), None)

@@ -1,0 +1,124 @@
+"""Networks in Flax Linen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import traverse_util
+
+from netparity import graph
+from netparity.adapters.given import JaxNetwork, float32, mode_keyword
+from netparity.measure import ParityError
+
+_OF_A_CALL = ("intermediates", "perturbations", "losses", "metrics")  # collections that are no state
+
+
+def linen(
+    module: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    mode: Callable[[bool], Mapping[str, Any]] | None = None,
+    method: str = "__call__",
+    rngs: Sequence[str] = ("dropout",),
+) -> JaxNetwork:
+    """A Flax Linen network, as it is.
+
+    Args:
+      module: the network.
+      variables: what ``module.init`` returned: ``params``, and ``batch_stats`` or whatever else it keeps.
+      mode: keyword arguments by whether it trains, ``lambda train: {"deterministic": not train}``; None finds the
+        usual ones (``train``, ``training``, ``deterministic`` …) in the method's signature.
+      method: the name of the method that is called.
+      rngs: the streams of random numbers that training draws from.
+
+    Raises:
+      ParityError: if ``variables`` are not variables.
+    """
+    if not isinstance(module, nn.Module):
+        raise ParityError(f"netparity.linen takes a flax.linen.Module and its variables, not {type(module).__name__}")
+    plain = nn.unbox(variables)
+    if not isinstance(plain, Mapping) or ("params" not in plain and module_has_params(plain)):
+        raise ParityError("netparity.linen takes what module.init returned: {'params': …, 'batch_stats': …}")
+    paths = _paths({name: value for name, value in plain.items() if name not in _OF_A_CALL})
+    arrays = {name: float32(name, value) for name, (_, value) in paths.items()}
+    keys = tuple((name, path) for name, (path, _) in paths.items())
+    keyword = None if mode is not None else mode_keyword(getattr(type(module), method))
+    network = _Linen(module, keys, method, tuple(rngs), mode, keyword)
+    trained = {name: path[1:] for name, path in keys if path[0] == "params"}
+
+    def nested(flat: Mapping[str, Any]) -> Any:
+        return traverse_util.unflatten_dict({trained[name]: value for name, value in flat.items()})
+
+    def flat(tree: Any) -> Mapping[str, Any]:
+        by_path = traverse_util.flatten_dict(tree)
+        return {name: by_path[path] for name, path in trained.items() if path in by_path}
+
+    return JaxNetwork("linen", network, arrays, nested, flat, network.kinds.copy)
+
+
+def module_has_params(variables: Any) -> bool:
+    """Whether a mapping without ``params`` looks as if it were the parameters themselves."""
+    return bool(variables) and all(not hasattr(value, "shape") for value in variables.values())
+
+
+def _paths(variables: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Arrays with their paths by name: ``params``' path joined by dots, the collection before it where two collide."""
+    found: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for path, value in traverse_util.flatten_dict(dict(variables)).items():
+        if value is traverse_util.empty_node:
+            continue
+        name = ".".join(map(str, path[1:]))
+        found[name if name not in found else ".".join(map(str, path))] = (path, value)
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Linen:
+    """What `linen` computes with; see `netparity.graph.Network`."""
+
+    module: nn.Module
+    paths: tuple[tuple[str, tuple[str, ...]], ...]
+    method: str
+    rngs: tuple[str, ...]
+    mode: Callable[[bool], Mapping[str, Any]] | None
+    keyword: tuple[str, bool] | None
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def state(self) -> frozenset[str]:
+        return frozenset(name for name, path in self.paths if path[0] != "params")
+
+    def __call__(
+        self, arrays: Mapping[str, jax.Array], inputs: Sequence[jax.Array], key: jax.Array | None
+    ) -> tuple[Any, Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+        variables = traverse_util.unflatten_dict({path: arrays[name] for name, path in self.paths})
+        rngs = {} if key is None else dict.fromkeys(self.rngs, key)
+        mutable = sorted({path[0] for _, path in self.paths} - {"params"}) if key is not None else False
+        with nn.intercept_methods(self._marked):
+            found = self.module.apply(
+                variables, *inputs, rngs=rngs, mutable=mutable, method=self.method, **self._keywords(key is not None)
+            )
+        outputs, changed = found if mutable is not False else (found, {})
+        by_path = traverse_util.flatten_dict(dict(changed))
+        return outputs, {name: by_path[path] for name, path in self.paths if path in by_path}, {}
+
+    def _keywords(self, train: bool) -> Mapping[str, Any]:
+        if self.mode is not None:
+            return self.mode(train)
+        if self.keyword is None:
+            return {}
+        name, in_training = self.keyword
+        return {name: in_training if train else not in_training}
+
+    def _marked(self, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        out = call(*args, **kwargs)
+        own = self.method if not context.module.path else "__call__"
+        if context.method_name != own:
+            return out
+        name = ".".join(context.module.path) or "output"
+        self.kinds[name] = type(context.module).__name__
+        return graph.mark(out, name)

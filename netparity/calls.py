@@ -1,0 +1,233 @@
+"""What happens inside a PyTorch network: which module is called when, and what it returns."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from netparity.graph import numbered
+
+Tap = Callable[[str, torch.Tensor], torch.Tensor]
+OUTPUT = "output"  # what the whole network returns
+
+
+def module_of(name: str) -> str:
+    """The dotted name of the module whose output (or a part of it) has this name.
+
+    >>> module_of("layer1.0.relu#2"), module_of("lstm[0]"), module_of("output")
+    ('layer1.0.relu', 'lstm', '')
+    """
+    path = re.split(r"[#\[]", name, maxsplit=1)[0]
+    return "" if path == OUTPUT else path
+
+
+@contextlib.contextmanager
+def tapped(module: nn.Module, names: Mapping[str, str], tap: Tap) -> Iterator[None]:
+    """Inside, ``tap(names[name], value)`` stands in place of what the modules return.
+
+    Args:
+      module: the network.
+      names: of outputs (``"relu#2"``, ``"lstm[0]"``), and what the tap is told instead.
+      tap: gets and returns a tensor.
+    """
+    counts: dict[str, int] = {}
+
+    def hook(path: str) -> Callable[..., Any]:
+        def call(_module: nn.Module, _args: Any, out: Any) -> Any:
+            counts[path] = counts.get(path, 0) + 1
+
+            def leaf(part: str, value: torch.Tensor) -> torch.Tensor:
+                name = numbered((path or OUTPUT) + part, counts[path])
+                return tap(names[name], value) if name in names else value
+
+            return replaced(out, leaf)
+
+        return call
+
+    wanted = {module_of(name) for name in names}
+    handles = [part.register_forward_hook(hook(path)) for path, part in module.named_modules() if path in wanted]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def replaced(value: Any, leaf: Callable[[str, torch.Tensor], torch.Tensor], path: str = "") -> Any:
+    """A structure of tuples, lists and mappings with ``leaf(path, tensor)`` in place of every floating tensor."""
+    if isinstance(value, torch.Tensor):
+        return leaf(path, value) if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        items = {key: replaced(item, leaf, f"{path}[{key}]") for key, item in value.items()}
+        return items if type(value) is dict else type(value)(**items)
+    if isinstance(value, tuple | list):
+        parts = [replaced(item, leaf, f"{path}[{i}]") for i, item in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+@contextlib.contextmanager
+def dropping(modules: Mapping[nn.Module, str], masked: Callable[[str, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Inside, these modules give ``masked(stage, input)``, and draw nothing from the generator."""
+    before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def keep(stage: str) -> Callable[..., None]:
+        def call(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            before[stage] = (args[0].clone(), torch.get_rng_state())  # a dropout may work in place
+
+        return call
+
+    def drop(stage: str) -> Callable[..., torch.Tensor]:
+        def call(_module: nn.Module, _args: Any, _out: torch.Tensor) -> torch.Tensor:
+            x, state = before.pop(stage)
+            torch.set_rng_state(state)
+            return masked(stage, x)
+
+        return call
+
+    handles = [module.register_forward_pre_hook(keep(stage)) for module, stage in modules.items()]
+    handles += [module.register_forward_hook(drop(stage)) for module, stage in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def mode(module: nn.Module, train: bool) -> Iterator[None]:
+    """Inside, the module is in training or in evaluation mode; afterwards each of its parts is as it was.
+
+    The fused attention of evaluation mode, which calls no submodule, is switched off.
+    """
+    before = [(part, part.training) for part in module.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    module.train(train)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for part, training in before:
+            part.training = training
+
+
+@contextlib.contextmanager
+def own_weights(module: nn.Module) -> Iterator[None]:
+    """Inside, recurrent layers use the parameters they are given: they keep a list of those they were made with."""
+
+    def use(part: nn.RNNBase, _args: Any) -> None:
+        part._flat_weights = [getattr(part, name) for name in part._flat_weights_names]
+
+    layers = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
+    before = [part._flat_weights for part in layers]
+    handles = [part.register_forward_pre_hook(use) for part in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part, weights in zip(layers, before, strict=True):
+            part._flat_weights = weights
+
+
+def leaves(value: torch.Tensor) -> set[int]:
+    """The ids of the leaf tensors that a tensor's gradient flows to."""
+    found: set[int] = set()
+    visited: set[Any] = set()
+    stack = [value.grad_fn] if value.grad_fn is not None else []
+    if value.grad_fn is None and value.requires_grad:
+        found.add(id(value))
+    while stack:
+        node = stack.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.add(id(variable))
+        stack += [following for following, _ in node.next_functions if following is not None]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One floating array that a module returned.
+
+    Attributes:
+      name: as `tapped` takes it.
+      shape: of the array.
+      module: which returned it.
+      same: whether it is what another module returned just before, or what the module was given.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    module: nn.Module
+    same: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What was called in one pass.
+
+    Attributes:
+      calls: what modules returned, in order.
+      modules: the names of the modules that were called, in the order in which their calls began.
+      flattened: by the name of a linear layer, the shape without the batch of the map that was flattened for it.
+    """
+
+    calls: list[Call]
+    modules: list[str]
+    flattened: dict[str, tuple[int, ...]]
+
+
+def record(module: nn.Module, inputs: Any) -> Record:
+    """One pass of a network in evaluation mode, without gradients."""
+    found = Record([], [], {})
+    counts: dict[str, int] = {}
+    known: dict[int, torch.Tensor] = {}  # kept alive, so that an id stays one tensor's
+    last: list[tuple[int, ...]] = [()]
+
+    def begin(path: str) -> Callable[..., None]:
+        def call(part: nn.Module, args: Any) -> None:
+            if path not in found.modules:
+                found.modules.append(path)
+            flat = isinstance(part, nn.Linear) and bool(args) and args[0].ndim == 2 and len(last[0]) > 2
+            if flat and args[0].shape[1] == math.prod(last[0][1:]):
+                found.flattened.setdefault(path, last[0][1:])
+
+        return call
+
+    def end(path: str) -> Callable[..., None]:
+        def call(part: nn.Module, _args: Any, out: Any) -> None:
+            counts[path] = counts.get(path, 0) + 1
+
+            def leaf(where: str, value: torch.Tensor) -> torch.Tensor:
+                name = numbered((path or OUTPUT) + where, counts[path])
+                found.calls.append(Call(name, tuple(value.shape), part, id(value) in known))
+                known[id(value)] = value
+                if value.ndim > 2 or value.numel() != math.prod(last[0]):
+                    last[0] = tuple(value.shape)
+                return value
+
+            replaced(out, leaf)
+
+        return call
+
+    handles = [part.register_forward_pre_hook(begin(path)) for path, part in module.named_modules()]
+    handles += [part.register_forward_hook(end(path)) for path, part in module.named_modules()]
+    try:
+        with torch.no_grad(), mode(module, train=False):
+            module(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,64 @@
+"""In which order a traced JAX network uses its arrays, and what it flattens before a dense layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jax.extend import core
+
+from netparity.graph import Trace
+
+
+def order(traced: Trace) -> list[str]:
+    """The names of the network's arrays in the order of their first use; those never used come last."""
+    jaxpr = traced.jaxpr.jaxpr
+    names = dict(zip(jaxpr.invars, traced.arrays, strict=False))  # the arrays are the first arguments
+    found = dict.fromkeys(_used(jaxpr, names))
+    return [*found, *(name for name in traced.arrays if name not in found)]
+
+
+def _used(jaxpr: core.Jaxpr, names: Mapping[Any, str]) -> Iterator[str]:
+    known = dict(names)
+    for equation in jaxpr.eqns:
+        operands = [var for var in equation.invars if not isinstance(var, core.Literal)]
+        inner = next((v for v in equation.params.values() if isinstance(v, core.Jaxpr | core.ClosedJaxpr)), None)
+        body = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
+        if body is not None and len(body.invars) == len(equation.invars):
+            outer = zip(body.invars, equation.invars, strict=True)
+            yield from _used(body, {own: known[var] for own, var in outer if var in known})
+        yield from (known[var] for var in operands if var in known)
+        if equation.primitive.name in ("convert_element_type", "copy", "reshape", "transpose", "squeeze"):
+            known |= {out: known[var] for var in operands if var in known for out in equation.outvars}
+
+
+def flattened(traced: Trace) -> dict[str, tuple[int, ...]]:
+    """The shape, without the batch, of what is flattened into each matrix product's input, by its kernel."""
+    jaxpr = traced.jaxpr.jaxpr
+    names = dict(zip(jaxpr.invars, traced.arrays, strict=False))
+    producers = {var: equation for equation in jaxpr.eqns for var in equation.outvars}
+    found = {}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name != "dot_general":
+            continue
+        x, kernel = equation.invars
+        if kernel in names and getattr(x.aval, "ndim", 0) == 2:
+            shape = _before(x, producers)
+            if shape is not None:
+                found[names[kernel]] = shape
+    return found
+
+
+def _before(var: Any, producers: Mapping[Any, Any]) -> tuple[int, ...] | None:
+    """The shape of the map that a flat array was, where nothing but single values were changed since."""
+    size = var.aval.size
+    while var in producers:
+        equation = producers[var]
+        operands = [v for v in equation.invars if not isinstance(v, core.Literal) and v.aval.size == size]
+        if equation.primitive.name == "dot_general" or not operands:
+            return None
+        before = operands[-1] if equation.primitive.name == "select_n" else operands[0]
+        if equation.primitive.name == "reshape" and before.aval.ndim > 2:
+            return tuple(before.aval.shape[1:])
+        var = before
+    return None
