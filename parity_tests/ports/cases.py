@@ -109,7 +109,7 @@ def _filled(shapes: Any) -> Any:
         elif name == "embedding":
             array = rng.standard_normal(shape, np.float32)
         elif name == "var":
-            array = rng.uniform(1.0, 3.0, shape)
+            array = rng.uniform(0.6, 1.8, shape)
         elif name == "scale":
             array = rng.uniform(0.5, 1.5, shape)
         else:
