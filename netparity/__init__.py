@@ -10,6 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netparity.adapters.function import function as function
+    from netparity.adapters.linen import linen as linen
+    from netparity.comparison import Comparison as Comparison
+    from netparity.comparison import assert_parity as assert_parity
     from netparity.comparison import compare as compare
     from netparity.comparison import finish as finish
     from netparity.layouts import AsIs as AsIs
@@ -25,15 +29,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsIs": "netparity.layouts",
     "ChannelsFirst": "netparity.layouts",
+    "Comparison": "netparity.comparison",
     "ConvKernel": "netparity.table",
     "DenseKernel": "netparity.table",
     "Flattened": "netparity.layouts",
     "ParityError": "netparity.measure",
     "Result": "netparity.results",
     "Same": "netparity.table",
+    "assert_parity": "netparity.comparison",
     "compare": "netparity.comparison",
     "finish": "netparity.comparison",
     "full_float32": "netparity.report.environment",
+    "function": "netparity.adapters.function",
+    "linen": "netparity.adapters.linen",
 }
 __all__ = list(_HOMES)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from netparity.graph import numbered
 
@@ -181,7 +182,7 @@ class Record:
     Attributes:
       calls: what modules returned, in order.
       modules: the names of the modules that were called, in the order in which their calls began.
-      flattened: by the name of a linear layer, the shape without the batch of the map that was flattened for it.
+      flattened: by the name of a matrix, the shape without the batch of the map that was flattened for it.
     """
 
     calls: list[Call]
@@ -189,20 +190,39 @@ class Record:
     flattened: dict[str, tuple[int, ...]]
 
 
+class _Flattenings(TorchFunctionMode):
+    """Notes what is flattened into which matrix product, whatever happens to single values in between."""
+
+    def __init__(self, module: nn.Module, found: dict[str, tuple[int, ...]]):
+        super().__init__()
+        self._names = {id(value): name for name, value in module.named_parameters()}
+        self._found = found
+        self._maps: dict[int, tuple[torch.Tensor, tuple[int, ...]]] = {}  # by the id of a flat tensor, kept alive
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        x = args[0] if args and isinstance(args[0], torch.Tensor) else None
+        _, shape = self._maps.get(id(x), (None, ()))
+        if func is nn.functional.linear and shape and id(args[1]) in self._names:
+            self._found.setdefault(self._names[id(args[1])], shape)
+        out = func(*args, **(kwargs or {}))
+        if x is not None and isinstance(out, torch.Tensor) and out.ndim == 2:
+            if x.ndim > 2 and out.shape == (x.shape[0], math.prod(x.shape[1:])):
+                self._maps[id(out)] = out, tuple(x.shape[1:])
+            elif shape and out.shape == x.shape:
+                self._maps[id(out)] = out, shape
+        return out
+
+
 def record(module: nn.Module, inputs: Any) -> Record:
     """One pass of a network in evaluation mode, without gradients."""
     found = Record([], [], {})
     counts: dict[str, int] = {}
     known: dict[int, torch.Tensor] = {}  # kept alive, so that an id stays one tensor's
-    last: list[tuple[int, ...]] = [()]
 
     def begin(path: str) -> Callable[..., None]:
-        def call(part: nn.Module, args: Any) -> None:
+        def call(_module: nn.Module, _args: Any) -> None:
             if path not in found.modules:
                 found.modules.append(path)
-            flat = isinstance(part, nn.Linear) and bool(args) and args[0].ndim == 2 and len(last[0]) > 2
-            if flat and args[0].shape[1] == math.prod(last[0][1:]):
-                found.flattened.setdefault(path, last[0][1:])
 
         return call
 
@@ -214,8 +234,6 @@ def record(module: nn.Module, inputs: Any) -> Record:
                 name = numbered((path or OUTPUT) + where, counts[path])
                 found.calls.append(Call(name, tuple(value.shape), part, id(value) in known))
                 known[id(value)] = value
-                if value.ndim > 2 or value.numel() != math.prod(last[0]):
-                    last[0] = tuple(value.shape)
                 return value
 
             replaced(out, leaf)
@@ -225,7 +243,7 @@ def record(module: nn.Module, inputs: Any) -> Record:
     handles = [part.register_forward_pre_hook(begin(path)) for path, part in module.named_modules()]
     handles += [part.register_forward_hook(end(path)) for path, part in module.named_modules()]
     try:
-        with torch.no_grad(), mode(module, train=False):
+        with torch.no_grad(), mode(module, train=False), _Flattenings(module, found.flattened):
             module(*inputs)
     finally:
         for handle in handles:

@@ -1,8 +1,4 @@
-"""Compares a JAX network with a PyTorch one.
-
-It needs three things: in JAX a function that returns its named intermediates, the PyTorch module whose output each
-of them is, and a table of the parameters' names and layouts.
-"""
+"""Compares a JAX network with a PyTorch one: `compare`, `assert_parity`, `infer_table`."""
 
 from __future__ import annotations
 
@@ -13,89 +9,136 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 from torch import nn
 
-from netparity import jax_side, levels, torch_side
+from netparity import jax_side, levels, prepare, state, torch_side
+from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
-from netparity.layouts import Layout, infer
-from netparity.levels import DTYPES, Pair
+from netparity.layouts import Layout
+from netparity.levels import DTYPES, MODES
 from netparity.measure import ParityError
+from netparity.prepare import infer_table as infer_table
 from netparity.report import document, environment, screen
 from netparity.results import Result
-from netparity.table import DenseKernel, Entry, NameTable
+from netparity.table import Entry
+
+
+@dataclasses.dataclass
+class Comparison(Result):
+    """A result that can be written down.
+
+    Attributes:
+      name: of the network, for people.
+    """
+
+    name: str = "network"
+
+    def __str__(self) -> str:
+        return screen.summary(self.name, self)
+
+    def report(self, folder: str | pathlib.Path) -> None:
+        """Writes ``report.json`` and ``report.html`` into a folder, which is made if need be.
+
+        Raises:
+          OSError: if it cannot be written to.
+        """
+        document.write(document.to_dict({self.name: self}, environment.environment()), pathlib.Path(folder))
 
 
 def compare(
-    forward: jax_side.Forward,
-    params: Any,
+    jax_network: JaxNetwork,
     module: nn.Module,
-    table: Mapping[str, Entry],
-    stages: Mapping[str, str],
-    images: np.ndarray,
-    labels: np.ndarray,
+    inputs: np.ndarray | Sequence[np.ndarray],
     *,
-    dropouts: Sequence[str] = (),
+    labels: np.ndarray | None = None,
+    table: Mapping[str, Entry] | None = None,
+    stages: Mapping[str, str] | None = None,
+    dropouts: Sequence[str] | None = None,
     layouts: Mapping[str, Layout] | None = None,
+    modes: Collection[str] = MODES,
     dtypes: Collection[str] = DTYPES,
-    jax_loss: jax_side.Loss = jax_side.mean_cross_entropy,
-    torch_loss: torch_side.Loss = nn.functional.cross_entropy,
+    jax_loss: jax_side.Loss | None = None,
+    torch_loss: torch_side.Loss | None = None,
+    state_dict: Mapping[str, Any] | None = None,
+    allow: Collection[str] = (),
     seed: int = 0,
-) -> Result:
-    """Compares shapes, forward pass, loss and gradients of two networks.
+    name: str = "network",
+) -> Comparison:
+    """Compares two networks: shapes, every stage in isolation, the whole pass, loss, gradients and state.
+
+    The PyTorch network gets the JAX network's values, by the table. It is left as it is.
 
     Args:
-      forward: ``(params, images, key) -> (logits, intermediates)`` in JAX, hashable and not jitted; ``key`` is None in
-        evaluation mode, and a key in training mode whether anything is drawn or not. ``intermediates`` is a
-        dictionary in the order of the network, each computed from the one before.
-      params: the JAX parameters, float32 in nested dictionaries; each parameter's path begins with a stage's name.
-      module: the PyTorch network, of images ``[batch, channel, height, width]``.
-      table: every parameter of both sides: JAX name (path joined by dots) to `Same`, `ConvKernel` or `DenseKernel`.
-      stages: intermediate's name to the name of the PyTorch module whose output it is, in the same order.
-      images: float32 ``[batch, height, width, channel]``.
-      labels: int ``[batch]``.
-      dropouts: the stages that are dropout; PyTorch gets the masks that JAX draws.
-      layouts: by stage, how its output lies in PyTorch where it differs from what the shapes and the table tell
-        (`AsIs`, `ChannelsFirst`, `Flattened`).
+      jax_network: what `netparity.linen`, `netparity.nnx`, `netparity.equinox` or `netparity.function` gives.
+      module: the PyTorch network.
+      inputs: an array or several, in JAX's layout: images float ``[batch, height, width, channel]`` (of Equinox
+        ``[batch, channel, height, width]``), sequences ``[batch, time, feature]``, tokens int ``[batch, time]`` …
+      labels: int ``[batch]`` of the mean cross-entropy, or whatever the losses take; None takes a random sum of the
+        outputs for a loss.
+      table: every parameter of both sides, JAX name to `Same`, `ConvKernel`, `DenseKernel` …; None infers it.
+      stages: by JAX's name of a value, PyTorch's module whose output it is; None finds all that it can.
+      dropouts: the stages that are dropout; PyTorch gets the masks that JAX draws. None finds them.
+      layouts: by stage or ``"input"``, how it lies in PyTorch where it differs from what the shapes and the table
+        tell (`AsIs`, `ChannelsFirst`, `Flattened`).
+      modes: of ``("training", "evaluation")``.
       dtypes: of ``("float64", "float32")``.
-      jax_loss, torch_loss: ``(logits, labels) -> scalar``; by default both the mean cross-entropy.
+      jax_loss, torch_loss: ``(outputs, labels) -> scalar``, both or none.
+      state_dict: PyTorch's own weights, where the JAX network's were made of them by a converter of yours: it is
+        compared by the table, too.
+      allow: differences of convention that are meant, and then must be just that: ``"biased running variance"``.
       seed: of dropout and of the random cotangents.
+      name: of the network, for people.
 
     Raises:
-      ParityError: listing every entry of the tables that is missing, not wanted or misshapen.
+      ParityError: listing all that does not fit: parameters, stages, layouts, inputs.
     """
-    unknown = [stage for stage in layouts or {} if stage not in stages]
-    if unknown:
-        raise ParityError(f"layouts are stated for what is no stage: {', '.join(unknown)}")
-    arrays = {
-        name: np.asarray(value, np.float32) for name, value in traverse_util.flatten_dict(params, sep=".").items()
-    }
-    names = NameTable(
-        table,
-        {name: value.shape for name, value in arrays.items()},
-        {name: tuple(value.shape) for name, value in module.named_parameters()},
+    wrong = [one for one in allow if one not in state.ALLOWED]
+    if wrong:
+        raise ParityError(f"there is nothing to allow called {', '.join(wrong)}: known are {', '.join(state.ALLOWED)}")
+    wrong = [*(d for d in dtypes if d not in DTYPES), *(m for m in modes if m not in MODES)]
+    if wrong or not dtypes or not modes:
+        raise ParityError(f"dtypes are of {', '.join(DTYPES)}, modes of {', '.join(MODES)}; {', '.join(wrong)} is none")
+    ready = prepare.prepare(
+        jax_network,
+        module,
+        inputs,
+        labels=labels,
+        table=table,
+        stages=stages,
+        dropouts=dropouts,
+        layouts=layouts,
+        train="training" in modes,
+        losses=(jax_loss, torch_loss),
+        seed=seed,
     )
-    ours = jax_side.JaxSide(forward, jax_loss, tuple(dropouts))
-    theirs = torch_side.TorchSide(module, stages, names.to_common, names.from_common, torch_loss)
-    theirs = dataclasses.replace(theirs, layouts=_layouts(ours, theirs, arrays, images, table) | dict(layouts or {}))
-    pair = Pair(ours, theirs, arrays, np.asarray(images, np.float32), np.asarray(labels), seed)
-    result = Result(len(images), images.shape[1:])
-    result.layers, result.checks, result.flips = levels.network(pair, dtypes)
+    given = ready.inputs
+    result = Comparison(len(given[0]) if given[0].ndim else 1, given[0].shape[1:], name=name)
+    pair, states = ready.pair, levels.States()
+    if state_dict is not None:
+        result.checks += prepare.weights(ready, state_dict)
+        if result.failures:
+            return result
+    wanted = [mode for mode in MODES if mode in modes]
+    if len(wanted) > 1 and not levels.has_modes(pair):
+        wanted = ["training"]
+    result.layers, checks, result.flips = levels.network(pair, dtypes, wanted, states)
+    result.checks += checks
+    result.checks += state.checks(pair, states, allow)
     if result.failures:
         result.diagnosis = describe(result.failures[0], pair)
     return result
 
 
-def _layouts(
-    ours: jax_side.JaxSide,
-    theirs: torch_side.TorchSide,
-    params: dict[str, np.ndarray],
-    images: np.ndarray,
-    table: Mapping[str, Entry],
-) -> dict[str, Layout]:
-    """What the shapes on both sides, and the dense kernels that the table turns, tell of each stage's layout."""
-    maps = [e.flattened for e in table.values() if isinstance(e, DenseKernel) and e.flattened is not None]
-    return infer(ours.shapes(params, images), theirs.own_shapes(params, images), maps)
+def assert_parity(jax_network: JaxNetwork, module: nn.Module, inputs: Any, **keywords: Any) -> None:
+    """As `compare`, for tests.
+
+    Raises:
+      AssertionError: if the networks differ, with the report for the screen.
+      ParityError: as of `compare`.
+    """
+    result = compare(jax_network, module, inputs, **keywords)
+    if not result.passed:
+        raise AssertionError(f"\n{result}")
 
 
 def finish(name: str, result: Result, out: pathlib.Path | None = None) -> int:

@@ -1,7 +1,7 @@
 """A JAX network as a graph: its equations, and the values in it that have a name.
 
-A value has a name because the network returns it under one, or because it was marked with
-`jax.ad_checkpoint.checkpoint_name`, which changes nothing and may stand inside ``jax.jit`` or ``jax.checkpoint``.
+A value has a name because the network returns it under one, or because it is marked (see `netparity.marks`, and
+`jax.ad_checkpoint.checkpoint_name`), which changes nothing and may stand inside ``jax.jit`` or ``jax.checkpoint``.
 The network is used unchanged: its trace is evaluated equation by equation, and at each named value a *tap* may record
 it, perturb it or replace it. What lies between named values is a *stage*, called after the value that it gives.
 Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
@@ -16,14 +16,12 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
-from netparity import equations
+from netparity import equations, marks
 from netparity.measure import ParityError
 
 Tap = Callable[[str, jax.Array], jax.Array]
-_MARK = "name"  # the primitive of checkpoint_name
 _INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr"}
 
 
@@ -66,24 +64,6 @@ class ByHand:
     ) -> tuple[Any, Mapping[str, jax.Array], Mapping[str, jax.Array]]:
         outputs, named = self.forward(traverse_util.unflatten_dict(dict(arrays), sep="."), *inputs, key)
         return outputs, {}, named
-
-
-def mark(values: Any, name: str) -> Any:
-    """Names every floating array of a value: ``name``, or ``name[0]``, ``name[key]`` for the parts of a structure."""
-
-    def named(path: Any, leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        return checkpoint_name(leaf, name + "".join(f"[{_step(step)}]" for step in path))
-
-    return jax.tree_util.tree_map_with_path(named, values)
-
-
-def _step(step: Any) -> Any:
-    for attribute in ("idx", "key", "name"):
-        if hasattr(step, attribute):
-            return getattr(step, attribute)
-    return step
 
 
 def input_names(count: int) -> tuple[str, ...]:
@@ -243,7 +223,7 @@ def trace(
 
 
 def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], inputs: Sequence[Any]) -> None:
-    floating = [jnp.asarray(x).dtype for x in (*inputs, *arrays.values()) if jnp.issubdtype(x.dtype, jnp.floating)]
+    floating = [jnp.dtype(x.dtype) for x in (*inputs, *arrays.values()) if jnp.issubdtype(x.dtype, jnp.floating)]
     wanted = max(floating, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
     fixed = [
         f"{name} ({var.aval.dtype})"
@@ -261,7 +241,7 @@ def _marks(jaxpr: core.Jaxpr) -> Iterator[tuple[str, Any]]:
     """Every marked floating value, in order; the second of a name is ``name#2``."""
     count: dict[str, int] = {}
     for equation in jaxpr.eqns:
-        if equation.primitive.name == _MARK and _floating(equation.outvars[0]):
+        if equation.primitive.name in marks.PRIMITIVES and _floating(equation.outvars[0]):
             name = equation.params["name"]
             count[name] = count.get(name, 0) + 1
             yield numbered(name, count[name]), equation.outvars[0]
@@ -313,7 +293,7 @@ def _called(equation: Any) -> core.ClosedJaxpr | None:
         inner = core.ClosedJaxpr(inner, ())
     if not isinstance(inner, core.ClosedJaxpr):
         return None
-    marked = any(eqn.primitive.name == _MARK or _called(eqn) is not None for eqn in inner.jaxpr.eqns)
+    marked = any(eqn.primitive.name in marks.PRIMITIVES or _called(eqn) is not None for eqn in inner.jaxpr.eqns)
     return inner if marked else None
 
 

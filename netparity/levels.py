@@ -55,7 +55,9 @@ class Pair:
 
     def labels_as(self, dtype: str) -> Any:
         """The labels in a dtype, where they are floating."""
-        return cast(self.labels, dtype) if isinstance(self.labels, np.ndarray) else self.labels
+        if isinstance(self.labels, tuple):
+            return tuple(cast(value, dtype) for value in self.labels)
+        return cast(self.labels, dtype)
 
     def masks(self, dtype: str) -> Arrays:
         """The dropout masks that the JAX side draws in a dtype."""
@@ -108,8 +110,14 @@ def owners(graph: Graph, params: Iterable[str]) -> dict[str, str]:
     return {name: next((stage for stage, used in graph.params.items() if name in used), last) for name in params}
 
 
+States = dict[str, tuple[Arrays, Arrays]]  # by dtype, the state of both sides after a pass in training mode
+
+
 def network(
-    pair: Pair, dtypes: Collection[str] = DTYPES, modes: Collection[str] = ("training",)
+    pair: Pair,
+    dtypes: Collection[str] = DTYPES,
+    modes: Collection[str] = ("training",),
+    states: States | None = None,
 ) -> tuple[list[StageResult], list[Check], list[Flips]]:
     """All three levels; stops after the shapes if they differ.
 
@@ -118,6 +126,7 @@ def network(
       dtypes: of `DTYPES`.
       modes: of `MODES`: in which stages are isolated, gradients and state compared; the shapes and the forward pass
         are compared in evaluation mode anyway.
+      states: gets the state of both sides after a pass in training mode.
 
     Returns:
       every stage in isolation, the other checks, and the choices that float32 flips.
@@ -135,7 +144,7 @@ def network(
         alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed))
     checks += forward(pair, dtypes, truth)
     for mode in modes:
-        checks += gradients(pair, dtypes, mode, outputs=len(modes) > 1)
+        checks += gradients(pair, dtypes, mode, len(modes) > 1, states)
     cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
     alone = [
         dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
@@ -386,7 +395,13 @@ def forward(pair: Pair, dtypes: Collection[str], truth: Arrays) -> Iterator[Chec
             yield reported("forward", name, name, worst.max, dtype, f"JAX, {worst.ulps:.1f} ulps; not judged")
 
 
-def gradients(pair: Pair, dtypes: Collection[str], mode: str = "training", outputs: bool = False) -> Iterator[Check]:
+def gradients(
+    pair: Pair,
+    dtypes: Collection[str],
+    mode: str = "training",
+    outputs: bool = False,
+    states: States | None = None,
+) -> Iterator[Check]:
     """Level 3, cumulative, with the same dropout masks: loss, activations, parameters, and the state afterwards.
 
     Args:
@@ -394,6 +409,7 @@ def gradients(pair: Pair, dtypes: Collection[str], mode: str = "training", outpu
       dtypes: of `DTYPES`.
       mode: of `MODES`.
       outputs: whether to compare every stage's output, too, and to name the mode.
+      states: gets the state of both sides after a pass in training mode.
     """
     said = f", in {mode}" if outputs else ""
     owner = owners(pair.graph(mode), pair.params)
@@ -403,6 +419,8 @@ def gradients(pair: Pair, dtypes: Collection[str], mode: str = "training", outpu
         jax = pair.gradients("jax", dtype, masks, mode)
         require_same_names(jax.params, truth.params, "parameters")
         require_same_names(jax.activations, truth.activations, "stages")
+        if states is not None and mode == "training":
+            states[dtype] = jax.state, truth.state
         found: list[_Numbers] = []
         scale: float | None
         if outputs and mode == "training":

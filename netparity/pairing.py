@@ -9,6 +9,7 @@ from torch import nn
 
 from netparity.calls import OUTPUT, Call, module_of
 from netparity.graph import Graph
+from netparity.marks import PRIMITIVES
 from netparity.measure import ParityError
 
 _PARTS = re.compile(r"^([^#\[]*)(#\d+)?((?:\[[^\]]*\])*)$")
@@ -119,7 +120,9 @@ def _outputs(
     return {
         name: match
         for name, match in pairs.items()
-        if not (returned[match].same and graph.primitives[name] <= {"name"} and set(graph.parents[name]) <= set(found))
+        if not (
+            returned[match].same and graph.primitives[name] <= PRIMITIVES and set(graph.parents[name]) <= set(found)
+        )
     }
 
 

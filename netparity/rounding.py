@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from netparity import equations
+from netparity import equations, marks
 from netparity.bounds import U
 
 # Errors in units of roundoff. What is not named rounds once.
@@ -27,6 +27,7 @@ _EXACT = frozenset(
         *("reshape", "squeeze", "expand_dims", "transpose", "rev", "broadcast_in_dim", "pad", "concatenate", "copy"),
         *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "convert_element_type", "bitcast_convert_type"),
         *("reduce_max", "reduce_min", "reduce_window_max", "argmax", "optimization_barrier", "copy_p"),
+        *marks.PRIMITIVES,
     ]
 )
 _FUNCTIONS = frozenset(  # vectorised approximations of both libraries: a few units in the last place
@@ -64,6 +65,9 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], key
     for number, equation in enumerate(jaxpr.eqns):
         operands = [read(var) for var in equation.invars]
         own = jax.random.fold_in(key, number)
+        if equation.primitive.name == "scan":
+            env.update(zip(equation.outvars, _scanned(equation.params, operands, own), strict=True))
+            continue
         inner = _inner(equation)
         if inner is not None:
             env.update(zip(equation.outvars, _evaluate(inner.jaxpr, inner.consts, operands, own), strict=True))
@@ -71,6 +75,22 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], key
         for var, result in equations.evaluate(jaxpr, equation, read).items():
             env[var] = _moved(equation, operands, result, own)
     return [read(var) for var in jaxpr.outvars]
+
+
+def _scanned(params: Any, operands: Sequence[Any], key: jax.Array) -> list[Any]:
+    """The results of a loop, whose every turn errs anew."""
+    body, first = params["jaxpr"], params["num_consts"]
+    consts, carry = operands[:first], operands[first : first + params["num_carry"]]
+    turns = jnp.arange(params["length"])
+
+    def turn(carry: Sequence[Any], xs: tuple[Any, Sequence[Any]]) -> tuple[list[Any], list[Any]]:
+        number, own = xs
+        out = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *own], jax.random.fold_in(key, number))
+        return out[: len(carry)], out[len(carry) :]
+
+    xs = (turns, list(operands[first + params["num_carry"] :]))
+    after, stacked = jax.lax.scan(turn, list(carry), xs, params["length"], params["reverse"])
+    return [*after, *stacked]
 
 
 def _inner(equation: Any) -> core.ClosedJaxpr | None:

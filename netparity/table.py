@@ -429,6 +429,10 @@ class NameTable:
             raise ParityError(f"only a part is given of {', '.join(short)}")
         return made
 
+    def knows(self, name: str) -> bool:
+        """Whether an entry names this PyTorch array."""
+        return any(piece.torch == name for entry in self._entries.values() for piece in entry.pieces())
+
     def _made(self, arrays: Mapping[str, np.ndarray], gradient: bool) -> Arrays:
         self._require_known(arrays, {*self._torch, *self._optional})
         made: Arrays = {}

@@ -22,10 +22,10 @@ from netparity.jax_side import Gradients, Groups, Inputs, Isolated, as_tuple
 from netparity.layouts import Layout, usual
 from netparity.measure import Arrays, ParityError
 
-_RANDOM = ("StochasticDepth", "DropPath", "DropBlock2d")  # modules of others that drop as dropout does, by their name
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+RANDOM = ("StochasticDepth", "DropPath", "DropBlock2d")  # modules of others that drop as dropout does, by their name
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _PLAIN = (
-    *_DROPOUTS,
+    *DROPOUTS,
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Identity, nn.Flatten),
     *(nn.LocalResponseNorm, nn.Embedding),
 )
@@ -89,7 +89,7 @@ class TorchSide:
     @property
     def pure(self) -> set[str]:
         """The stages among the `plain` that divide nothing and take no average."""
-        others = (*_DROPOUTS, nn.AvgPool2d, nn.LocalResponseNorm)
+        others = (*DROPOUTS, nn.AvgPool2d, nn.LocalResponseNorm)
         return {stage for stage in self.plain if not isinstance(self.modules[stage], others)}
 
     def shapes(self, arrays: Arrays, inputs: Inputs, fed: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -222,13 +222,13 @@ class TorchSide:
         grads = _grad([loss], [*seen.values(), *trained.values()], [torch.ones_like(loss)])
         activations = {name: self._to_common(name, grad) for name, grad in zip(seen, grads, strict=False)}
         by_param = self._gradients(trained, grads[len(seen) :])
-        after = {name: value.detach().cpu().numpy() for name, value in state.items()}
+        kept = {name: value.detach().cpu().numpy() for name, value in state.items() if name in weights}
         return Gradients(
             float(loss.detach()),
             by_param,
             activations,
             {name: self._to_common(name, value) for name, value in values.items()},
-            after,
+            self.to_common(kept) if kept else {},
         )
 
     def choices(self, forward: Mapping[str, np.ndarray], parents: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
@@ -283,7 +283,7 @@ class TorchSide:
         dropped = {
             stage: module
             for stage, module in self.modules.items()
-            if stage in masks and (isinstance(module, _DROPOUTS) or type(module).__name__ in _RANDOM)
+            if stage in masks and (isinstance(module, DROPOUTS) or type(module).__name__ in RANDOM)
         }
 
         def masked(stage: str, x: torch.Tensor) -> torch.Tensor:

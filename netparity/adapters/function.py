@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from netparity.adapters.given import JaxNetwork, float32, mode_keyword
-from netparity.graph import mark
+from netparity.marks import mark, step
 
 
 def function(forward: Callable[..., Any], params: Any, *, state: Any = None, intermediates: bool = False) -> JaxNetwork:
@@ -49,7 +49,7 @@ def function(forward: Callable[..., Any], params: Any, *, state: Any = None, int
 
 def _name(path: Sequence[Any]) -> str:
     """The path of a leaf, joined by dots."""
-    return ".".join(str(next(getattr(p, a) for a in ("key", "idx", "name") if hasattr(p, a))) for p in path) or "params"
+    return ".".join(str(step(part)) for part in path) or "params"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

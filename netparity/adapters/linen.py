@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 
-from netparity import graph
+from netparity import marks
 from netparity.adapters.given import JaxNetwork, float32, mode_keyword
 from netparity.measure import ParityError
 
@@ -98,7 +100,8 @@ class _Linen:
         variables = traverse_util.unflatten_dict({path: arrays[name] for name, path in self.paths})
         rngs = {} if key is None else dict.fromkeys(self.rngs, key)
         mutable = sorted({path[0] for _, path in self.paths} - {"params"}) if key is not None else False
-        with nn.intercept_methods(self._marked):
+        floating = next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
+        with nn.intercept_methods(functools.partial(self._marked, floating)):
             found = self.module.apply(
                 variables, *inputs, rngs=rngs, mutable=mutable, method=self.method, **self._keywords(key is not None)
             )
@@ -114,11 +117,15 @@ class _Linen:
         name, in_training = self.keyword
         return {name: in_training if train else not in_training}
 
-    def _marked(self, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def _marked(
+        self, floating: jnp.dtype, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
+    ) -> Any:
         out = call(*args, **kwargs)
+        if context.method_name == "initialize_carry":  # zeros in float32, whatever the parameters are now
+            return jax.tree.map(lambda x: x.astype(floating) if jnp.issubdtype(x.dtype, jnp.floating) else x, out)
         own = self.method if not context.module.path else "__call__"
         if context.method_name != own:
             return out
         name = ".".join(context.module.path) or "output"
         self.kinds[name] = type(context.module).__name__
-        return graph.mark(out, name)
+        return marks.mark(out, name)
