@@ -1,0 +1,1 @@
+"""Ports of published networks, written as anyone would write them and not for a comparison."""
