@@ -130,7 +130,7 @@ class JaxSide:
     ) -> Isolated:
         """As `isolated`, with what float32 rounds simulated in float64 (see `netparity.rounding`)."""
         groups = self._groups(arrays, inputs, seed) if groups is None else groups
-        args = (fed, cotangents, _key(seed), groups, jax.random.key(0))
+        args = (fed, cotangents, _key(seed), groups)
         return _isolation(groups, *self._run(_rounded, arrays, inputs, *args))
 
     def gradients(self, arrays: Arrays, inputs: Inputs, labels: Any, seed: int | None = None) -> Gradients:
@@ -276,12 +276,11 @@ def _rounded(
     cotangents: Any,
     key: Any,
     groups: Groups,
-    errors: jax.Array,
 ) -> tuple[_ByStage, list[Any]]:
     args = (arrays, inputs, fed, cotangents, key)
     alone = functools.partial(_alone, network, stages, groups=groups)
     jaxpr, out = jax.make_jaxpr(alone, return_shape=True)(*args)
-    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args), errors))
+    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args)))
 
 
 @functools.partial(jax.jit, static_argnames=("network", "stages", "loss"))
