@@ -186,7 +186,7 @@ def _label(path: str) -> str:
     text = "".join(words)
     if text in {"qkv", "querykeyvalue", "in"} or (words == [] and path.endswith("in_proj")):
         return "qkv"
-    return text if text in {"query", "key", "value"} else ""
+    return text if text in {"query", "key", "value", "out"} else ""
 
 
 # ---------------------------------------------------------------------------------------------------- JAX's layers
@@ -710,14 +710,17 @@ def _aligned(layers: Sequence[_Layer], units: Sequence[_Unit], fits: Mapping[tup
     }
     # How many layers are aligned counts first, then the words in common and the neighbours.
     worth = {(i, j): 100_000 * fit.score + ours[i].likeness(theirs[j]) for (i, j), fit in fits.items()}
-    while True:
-        taken = set(pairs.values())
-        left = [i for i in range(len(layers)) if i not in pairs]
-        right = [j for j in range(len(units)) if j not in taken]
-        certain = _certain(left, right, worth)
-        if not certain:
-            return pairs
-        pairs |= certain
+    # An array that a module owns by itself may be used long after the module is called: it comes last.
+    alone = {(i, j) for i, j in fits if "bare" in (layers[i].kind, units[j].kind)}
+    for considered in ({pair: value for pair, value in worth.items() if pair not in alone}, worth):
+        certain: dict[int, int] | None = None
+        while certain is None or certain:
+            taken = set(pairs.values())
+            left = [i for i in range(len(layers)) if i not in pairs]
+            right = [j for j in range(len(units)) if j not in taken]
+            certain = _certain(left, right, considered)
+            pairs = pairs | certain
+    return pairs
 
 
 def _certain(left: Sequence[int], right: Sequence[int], worth: Mapping[tuple[int, int], int]) -> dict[int, int]:
@@ -784,6 +787,8 @@ def _contradicted(
             if fits[i, m].score + fits[k, j].score < fits[i, j].score + fits[k, m].score:
                 continue
             neighbours = _neighbours(pairs, (i, j), (k, m)) - _neighbours(pairs, (i, m), (k, j))
+            if "bare" in (layers[i].kind, layers[k].kind, units[j].kind, units[m].kind):
+                neighbours = 0  # as above
             words = ours[i].likeness(theirs[j]) + ours[k].likeness(theirs[m])
             words -= ours[i].likeness(theirs[m]) + ours[k].likeness(theirs[j])
             # Numbers that count up on one side and down on the other are no less a contradiction.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -25,7 +26,6 @@ from netparity.matching import Inferred, JaxArray, TorchArray, as_python, infer_
 from netparity.table import (
     Concatenated,
     ConvKernel,
-    ConvTransposeKernel,
     DenseKernel,
     NameTable,
     Part,
@@ -203,3 +203,429 @@ def test_a_resnet_of_flaxs_own_names_computes_the_same(bottleneck, shortcut_firs
     module.layer3, module.layer4 = nn.Identity(), nn.Identity()
     module.fc = nn.Linear(512 if bottleneck else 128, 10)
     _agrees_in_linen(network, module, RNG.standard_normal((2, 16, 24, 3)), images=True)
+
+
+# ------------------------------------------------------------------------------------------- other real networks
+
+
+class FlaxVGG(fnn.Module):
+    """torchvision's vgg11_bn, of any width."""
+
+    widths: tuple[int | None, ...] = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
+    hidden: int = 4096
+    classes: int = 10
+
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        for width in self.widths:
+            if width is None:
+                x = fnn.max_pool(x, (2, 2), (2, 2))
+            else:
+                x = fnn.Conv(width, (3, 3), padding=1)(x)
+                x = fnn.relu(fnn.BatchNorm(use_running_average=True, epsilon=1e-5)(x))
+        x = x.reshape(x.shape[0], -1)
+        for _ in range(2):
+            x = fnn.relu(fnn.Dense(self.hidden)(x))
+        return fnn.Dense(self.classes)(x)
+
+
+def test_vgg11_with_batch_normalisation_and_its_flattening():
+    ours = _linen_arrays(FlaxVGG(), jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
+    with torch.device("meta"):
+        theirs = _torch_arrays(models.vgg11_bn(num_classes=10), torch.zeros(2, 3, 224, 224))
+    table = _complete(infer_table(ours, theirs, maps={"Dense_0.kernel": (7, 7, 512)}))
+    assert table["Conv_7.kernel"] == ConvKernel("features.25.weight")
+    assert table["BatchNorm_7.var"] == Same("features.26.running_var")
+    assert table["Dense_0.kernel"] == DenseKernel("classifier.0.weight", flattened=(7, 7, 512))
+    assert table["Dense_1.kernel"] == DenseKernel("classifier.3.weight")
+
+
+def test_a_flattening_computes_the_same():
+    layers: list[nn.Module] = []
+    for width, inputs in ((4, 3), (6, 4)):
+        layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(2 * 4 * 6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5)]
+    network = FlaxVGG((4, None, 6, None), hidden=8, classes=5)
+    _agrees_in_linen(
+        network,
+        nn.Sequential(*layers),
+        RNG.standard_normal((2, 8, 16, 3)),
+        images=True,
+        maps={"Dense_0.kernel": (2, 4, 6)},
+    )
+
+
+class FlaxMobile(fnn.Module):
+    """torchvision's mobilenet_v3_small, by Flax's own names."""
+
+    rows = (  # window, expanded, out, squeezed, stride
+        (3, 16, 16, 8, 2), (3, 72, 24, 0, 2), (3, 88, 24, 0, 1), (5, 96, 40, 24, 2), (5, 240, 40, 64, 1),
+        (5, 240, 40, 64, 1), (5, 120, 48, 32, 1), (5, 144, 48, 40, 1), (5, 288, 96, 72, 2), (5, 576, 96, 144, 1),
+        (5, 576, 96, 144, 1),
+    )  # fmt: skip
+
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        def block(x: Any, width: int, window: int, stride: int, groups: int = 1) -> Any:
+            p = window // 2
+            x = fnn.Conv(width, (window,) * 2, stride, ((p, p), (p, p)), feature_group_count=groups, use_bias=False)(x)
+            return fnn.BatchNorm(use_running_average=True, epsilon=1e-3)(x)
+
+        x = fnn.hard_swish(block(x, 16, 3, 2))
+        for i, (window, wide, out, squeezed, stride) in enumerate(self.rows):
+            act = fnn.relu if i < 3 else fnn.hard_swish
+            y = act(block(x, wide, 1, 1)) if wide != x.shape[-1] else x
+            y = act(block(y, wide, window, stride, wide))
+            if squeezed:
+                s = fnn.relu(fnn.Conv(squeezed, (1, 1))(y.mean((1, 2), keepdims=True)))
+                y = y * fnn.hard_sigmoid(fnn.Conv(wide, (1, 1))(s))
+            y = block(y, out, 1, 1)
+            x = x + y if stride == 1 and x.shape == y.shape else y
+        x = fnn.hard_swish(block(x, 576, 1, 1)).mean((1, 2))
+        return fnn.Dense(10)(fnn.hard_swish(fnn.Dense(1024)(x)))
+
+
+@pytest.mark.slow
+def test_mobilenet_v3_computes_the_same():
+    module = models.mobilenet_v3_small(num_classes=10)
+    _agrees_in_linen(FlaxMobile(), module, RNG.standard_normal((2, 64, 96, 3)), images=True)
+
+
+def test_mobilenet_v3_is_complete():
+    ours = _linen_arrays(FlaxMobile(), jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32))
+    with torch.device("meta"):
+        theirs = _torch_arrays(models.mobilenet_v3_small(num_classes=10), torch.zeros(2, 3, 64, 96))
+    table = _complete(infer_table(ours, theirs))
+    # Flax counts in the order of construction: the last layer is the first.
+    assert table["Dense_0.kernel"] == DenseKernel("classifier.3.weight")
+    assert table["Conv_51.kernel"] == ConvKernel("features.12.0.weight")
+
+
+class FlaxEncoderBlock(fnn.Module):
+    heads: int
+    hidden: int
+    pre_norm: bool
+    epsilon: float
+
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        attention = fnn.MultiHeadDotProductAttention(self.heads)
+        first, second = fnn.LayerNorm(self.epsilon), fnn.LayerNorm(self.epsilon)
+        wide, narrow = fnn.Dense(self.hidden), fnn.Dense(x.shape[-1])
+
+        def feed_forward(x: Any) -> Any:
+            return narrow((fnn.gelu(wide(x), approximate=False)) if self.pre_norm else fnn.relu(wide(x)))
+
+        if self.pre_norm:
+            x = x + attention(first(x))
+            return x + feed_forward(second(x))
+        x = first(x + attention(x))
+        return second(x + feed_forward(x))
+
+
+class FlaxViT(fnn.Module):
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        x = fnn.Conv(12, (8, 8), (8, 8), padding="VALID", name="embedding")(x)
+        x = x.reshape(x.shape[0], -1, 12)
+        cls = self.param("cls", fnn.initializers.zeros, (1, 1, 12))
+        x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, 12)), x], 1)
+        x = x + self.param("pos_embedding", fnn.initializers.zeros, (1, x.shape[1], 12))
+        for _ in range(2):
+            x = FlaxEncoderBlock(3, 24, True, 1e-6)(x)
+        return fnn.Dense(10, name="head")(fnn.LayerNorm(1e-6)(x)[:, 0])
+
+
+def test_a_vision_transformer_computes_the_same():
+    module = VisionTransformer(32, 8, 2, 3, 12, 24, num_classes=10)
+    table = _agrees_in_linen(FlaxViT(), module, RNG.standard_normal((2, 32, 32, 3)), images=True)
+    attention = "encoder.layers.encoder_layer_1.self_attention"
+    path = "FlaxEncoderBlock_1.MultiHeadDotProductAttention_0"
+    assert table[f"{path}.key.kernel"] == Part(DenseKernel(f"{attention}.in_proj_weight"), 1, 3)
+    assert table[f"{path}.key.bias"] == Part(Reshaped(f"{attention}.in_proj_bias"), 1, 3)
+    assert table[f"{path}.out.kernel"] == DenseKernel(f"{attention}.out_proj.weight")
+
+
+class FlaxConvNeXt(fnn.Module):
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        x = fnn.LayerNorm(1e-6)(fnn.Conv(8, (4, 4), (4, 4), padding="VALID")(x))
+        for depth, out in ((2, 16), (1, None)):
+            width = x.shape[-1]
+            for i in range(depth):
+                y = fnn.Conv(width, (7, 7), padding=((3, 3), (3, 3)), feature_group_count=width)(x)
+                y = fnn.Dense(4 * width)(fnn.LayerNorm(1e-6)(y))
+                y = fnn.Dense(width)(fnn.gelu(y, approximate=False))
+                x = x + self.param(f"layer_scale_{out}_{i}", fnn.initializers.ones, (width,)) * y
+            if out is not None:
+                x = fnn.Conv(out, (2, 2), (2, 2), padding="VALID")(fnn.LayerNorm(1e-6)(x))
+        return fnn.Dense(10)(fnn.LayerNorm(1e-6)(x.mean((1, 2), keepdims=True))[:, 0, 0])
+
+
+def test_a_convnext_computes_the_same():
+    module = ConvNeXt([CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)], num_classes=10)
+    with jax.numpy_rank_promotion("allow"):
+        table = _agrees_in_linen(FlaxConvNeXt(), module, RNG.standard_normal((2, 32, 48, 3)), images=True)
+    assert table["layer_scale_16_1"] == Reshaped("features.1.1.layer_scale")
+
+
+# ------------------------------------------------------------------------------------------- attention
+
+
+class FlaxEncoder(fnn.Module):
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        for _ in range(2):
+            x = FlaxEncoderBlock(3, 24, False, 1e-5)(x)
+        return x
+
+
+def test_a_transformers_encoder_computes_the_same():
+    layer = nn.TransformerEncoderLayer(12, 3, 24, batch_first=True, dtype=torch.float64)
+    module = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    _agrees_in_linen(FlaxEncoder(), module, RNG.standard_normal((2, 5, 12)))
+
+
+class ThreeLinears(nn.Module):
+    """Attention of three linear modules, which are called in another order than they are in JAX."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v_proj, self.k_proj, self.q_proj = (nn.Linear(12, 12) for _ in range(3))
+        self.out_proj = nn.Linear(12, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, k, q = (layer(x).unflatten(-1, (3, 4)).transpose(1, 2) for layer in (self.v_proj, self.k_proj, self.q_proj))
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out: torch.Tensor = self.out_proj(y)
+        return out
+
+
+def test_query_key_and_value_are_told_by_their_names():
+    network = fnn.MultiHeadDotProductAttention(3)
+    table = _agrees_in_linen(network, ThreeLinears(), RNG.standard_normal((2, 5, 12)))
+    assert table["query.kernel"] == DenseKernel("q_proj.weight")
+    assert table["out.kernel"] == DenseKernel("out_proj.weight")
+
+
+class FlaxFused(fnn.Module):
+    split: bool
+
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        if self.split:
+            q, k, v = (a[:, :, 0] for a in jnp.split(fnn.DenseGeneral((3, 3, 4), name="qkv")(x), 3, axis=2))
+        else:
+            q, k, v = (a.reshape(*x.shape[:2], 3, 4) for a in jnp.split(fnn.Dense(36, name="qkv")(x), 3, axis=-1))
+        y = fnn.dot_product_attention(q, k, v)
+        return fnn.Dense(12, name="out_proj")(y.reshape(x.shape))
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_kernel_for_query_key_and_value(packed, split):
+    class SelfAttention(nn.MultiheadAttention):
+        def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
+            return super().forward(x, x, x, need_weights=False)
+
+    module = SelfAttention(12, 3, batch_first=True) if packed else ThreeLinears()
+    table = _agrees_in_linen(FlaxFused(split), module, RNG.standard_normal((2, 5, 12)))
+    three = Concatenated((DenseKernel("q_proj.weight"), DenseKernel("k_proj.weight"), DenseKernel("v_proj.weight")), 1)
+    assert table["qkv.kernel"] == (DenseKernel("in_proj_weight") if packed else three)
+
+
+class TimmAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+        out: torch.Tensor = self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+
+def test_one_linear_module_for_query_key_and_value():
+    table = _agrees_in_linen(fnn.MultiHeadDotProductAttention(3), TimmAttention(), RNG.standard_normal((2, 5, 12)))
+    assert table["value.kernel"] == Part(DenseKernel("qkv.weight"), 2, 3)
+
+
+# ------------------------------------------------------------------------------------------- recurrent networks
+
+
+class FlaxRNN(fnn.Module):
+    cell: Callable[..., fnn.RNNCellBase]
+    layers: int
+
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        for _ in range(self.layers):
+            x = fnn.RNN(self.cell(7, param_dtype=x.dtype))(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("cell", "module"),
+    [
+        (fnn.OptimizedLSTMCell, nn.LSTM),
+        (fnn.LSTMCell, nn.LSTM),
+        (fnn.GRUCell, nn.GRU),
+        (fnn.SimpleCell, nn.RNN),
+    ],
+)
+def test_recurrent_layers_compute_the_same(cell, module):
+    table = _agrees_in_linen(FlaxRNN(cell, 3), module(5, 7, 3, batch_first=True), RNG.standard_normal((2, 6, 5)))
+    if module is nn.LSTM:
+        name = f"{cell.__name__}_1"
+        assert table[f"{name}.hf.kernel"] == Part(DenseKernel("weight_hh_l1"), 1, 4)
+        assert table[f"{name}.ho.bias"] == Part(Sum(("bias_ih_l1", "bias_hh_l1")), 3, 4)
+    if module is nn.GRU:
+        assert table["GRUCell_0.in.bias"] == Part(Same("bias_ih_l0"), 2, 3)
+        assert table["GRUCell_0.hn.bias"] == Part(Same("bias_hh_l0"), 2, 3)
+
+
+class FlaxBidirectional(fnn.Module):
+    @fnn.compact
+    def __call__(self, x: Any) -> Any:
+        for _ in range(2):
+            forward, backward = (fnn.RNN(fnn.GRUCell(7, param_dtype=x.dtype)) for _ in range(2))
+            x = fnn.Bidirectional(forward, backward)(x)
+        return x
+
+
+def test_both_directions_of_a_recurrent_layer():
+    module = nn.GRU(5, 7, 2, batch_first=True, bidirectional=True)
+    _agrees_in_linen(FlaxBidirectional(), module, RNG.standard_normal((2, 6, 5)))
+
+
+def test_a_cell_of_nnx_that_packs_its_gates():
+    cell = nnx.OptimizedLSTMCell(5, 7, rngs=nnx.Rngs(0))
+    ours = [
+        JaxArray(".".join(map(str, path)), value.shape) for path, value in nnx.to_flat_state(nnx.state(cell, nnx.Param))
+    ]
+    table = _complete(infer_table(ours, _torch_arrays(nn.LSTM(5, 7), torch.zeros(2, 3, 5))))
+    assert table == {
+        "dense_i.kernel": DenseKernel("weight_ih_l0"),
+        "dense_h.kernel": DenseKernel("weight_hh_l0"),
+        "dense_h.bias": Sum(("bias_ih_l0", "bias_hh_l0")),
+    }
+
+
+def test_equinoxs_cells_compute_the_same():
+    x, carry = RNG.standard_normal(5), RNG.standard_normal(7)
+    with jax.enable_x64(True):
+        cell = eqx.nn.GRUCell(5, 7, key=jax.random.key(0))
+        names = ["weight_ih", "weight_hh", "bias", "bias_n"]
+        module = nn.GRUCell(5, 7, dtype=torch.float64)
+        arrays, _, table = _converted(
+            [JaxArray(name, getattr(cell, name).shape) for name in names],
+            module,
+            [torch.from_numpy(x)[None], torch.from_numpy(carry)[None]],
+        )
+        for name in names:
+            cell = eqx.tree_at(operator.attrgetter(name), cell, jnp.asarray(arrays[name]))
+        ours = np.asarray(cell(jnp.asarray(x), jnp.asarray(carry)))
+    theirs = module(torch.from_numpy(x)[None], torch.from_numpy(carry)[None])[0].detach().numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    assert table["bias_n"] == Part(Same("bias_hh"), 2, 3)
+
+
+# ------------------------------------------------------------------------------------------- other ways to write JAX
+
+
+def test_equinox_keeps_pytorchs_layout_even_where_it_is_square():
+    ours = _listed(
+        ("conv.weight", (3, 3, 3, 3)), ("conv.bias", (3, 1, 1)), ("up.weight", (4, 3, 2, 2)), ("up.bias", (4, 1, 1)),
+        ("fc1.weight", (8, 8)), ("fc1.bias", (8,)), ("fc2.weight", (5, 8)), ("fc2.bias", (5,)),
+    )  # fmt: skip
+    module = nn.Sequential(
+        nn.Conv2d(3, 3, 3), nn.ConvTranspose2d(3, 4, 2), nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten(), nn.Linear(8, 8),
+        nn.Linear(8, 5),
+    )  # fmt: skip
+    assert _complete(infer_table(ours, _torch_arrays(module, torch.zeros(2, 3, 8, 10)))) == {
+        "conv.weight": Same("0.weight"),
+        "conv.bias": Reshaped("0.bias"),
+        "up.weight": Transposed("1.weight", (1, 0, 2, 3), flipped=(2, 3)),
+        "up.bias": Reshaped("1.bias"),
+        "fc1.weight": Same("4.weight"),
+        "fc1.bias": Same("4.bias"),
+        "fc2.weight": Same("5.weight"),
+        "fc2.bias": Same("5.bias"),
+    }
+
+
+def test_equinoxs_transposed_convolution_computes_the_same():
+    x = RNG.standard_normal((3, 6, 9))
+    with jax.enable_x64(True):
+        layer = eqx.nn.ConvTranspose2d(3, 4, (2, 3), stride=2, key=jax.random.key(0))
+        ours = _listed(("up.weight", layer.weight.shape), ("up.bias", (4, 1, 1)))
+        module = nn.Sequential(nn.ConvTranspose2d(3, 4, (2, 3), stride=2))
+        arrays, theirs, _ = _converted(ours, module, [torch.from_numpy(x)[None]])
+        layer = eqx.tree_at(
+            lambda m: (m.weight, m.bias), layer, tuple(jnp.asarray(arrays[n]) for n in ("up.weight", "up.bias"))
+        )
+        with jax.numpy_rank_promotion("allow"):
+            mine = np.asarray(layer(jnp.asarray(x)))
+    np.testing.assert_allclose(mine, theirs[0], rtol=0, atol=1e-12)
+
+
+def test_attention_of_equinox():
+    names = ("query_proj", "key_proj", "value_proj", "output_proj")
+    ours = _listed(*((f"attention.{name}.weight", (12, 12)) for name in names))
+    module = nn.MultiheadAttention(12, 3, bias=False)
+    theirs = _torch_arrays(module, *(torch.zeros(5, 2, 12) for _ in range(3)))
+    assert _complete(infer_table(ours, theirs)) == {
+        "attention.query_proj.weight": Part(Same("in_proj_weight"), 0, 3),
+        "attention.key_proj.weight": Part(Same("in_proj_weight"), 1, 3),
+        "attention.value_proj.weight": Part(Same("in_proj_weight"), 2, 3),
+        "attention.output_proj.weight": Same("out_proj.weight"),
+    }
+
+
+def test_nnx_names_its_blocks_with_dots():
+    with torch.device("meta"):
+        theirs = _torch_arrays(models.resnet18(num_classes=10), torch.zeros(2, 3, 64, 96))
+    ours = [
+        JaxArray(array.name.replace("_0_", ".0.").replace("_1_", ".1."), array.shape)
+        for array in _linen_arrays(FlaxResNet((2, 2, 2, 2)), jnp.zeros((2, 64, 96, 3)))
+    ]
+    assert _complete(infer_table(ours, theirs))["layer4.1.conv2.kernel"] == ConvKernel("layer4.1.conv2.weight")
+
+
+def _perceptron(*widths: int) -> tuple[nn.Sequential, list[TorchArray]]:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    module = nn.Sequential(*layers)
+    return module, _torch_arrays(module, torch.zeros(2, widths[0]))
+
+
+@pytest.mark.parametrize(
+    "names", [("w1", "b1", "w2", "b2"), ("l1_w", "l1_b", "l2_w", "l2_b"), ("0.0", "0.1", "1.0", "1.1")]
+)
+def test_plain_functions_of_any_names(names):
+    _, theirs = _perceptron(4, 8, 5)
+    ours = _listed((names[0], (4, 8)), (names[1], (8,)), (names[2], (8, 5)), (names[3], (5,)))
+    assert list(_complete(infer_table(ours, theirs)).values()) == [
+        DenseKernel("0.weight"), Same("0.bias"), DenseKernel("2.weight"), Same("2.bias")
+    ]  # fmt: skip
+
+
+def test_a_square_layer_lies_as_the_others_do():
+    _, theirs = _perceptron(4, 8, 8, 5)
+    ours = _listed(("w1", (4, 8)), ("b1", (8,)), ("w2", (8, 8)), ("b2", (8,)), ("w3", (8, 5)), ("b3", (5,)))
+    assert _complete(infer_table(ours, theirs))["w2"] == DenseKernel("2.weight")
+    ours = _listed(("w1", (8, 4)), ("b1", (8,)), ("w2", (8, 8)), ("b2", (8,)), ("w3", (5, 8)), ("b3", (5,)))
+    assert _complete(infer_table(ours, theirs))["w2"] == Same("2.weight")
+
+
+def test_the_printed_table_makes_the_table():
+    network = FlaxRNN(fnn.GRUCell, 1)
+    ours = _linen_arrays(network, jnp.zeros((2, 6, 5)))
+    table = _complete(infer_table(ours, _torch_arrays(nn.GRU(5, 7), torch.zeros(6, 2, 5))))
+    first, rest = as_python(table).split("\n", 1)
+    assert first == "from netparity import DenseKernel, Part, Same, Sum"
+    names = dict(vars(tables))
+    exec(rest, names)
+    assert names["TABLE"] == table
+    assert as_python({}) == "TABLE = {\n}\n"
