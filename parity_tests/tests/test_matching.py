@@ -116,7 +116,7 @@ def _agrees_in_linen(
         variables[collection][tuple(name.split("."))] = value
     variables = {name: traverse_util.unflatten_dict(values) for name, values in variables.items()}
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        mine = np.asarray(network.apply(variables, x))
+        mine = np.asarray(jax.jit(network.apply)(variables, x))
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9 * np.abs(theirs).max())
     return table
 
@@ -629,3 +629,134 @@ def test_the_printed_table_makes_the_table():
     exec(rest, names)
     assert names["TABLE"] == table
     assert as_python({}) == "TABLE = {\n}\n"
+
+
+# ------------------------------------------------------------------------------------------- what cannot be known
+
+
+def _dense(*names: str, shape: Shape = (8, 8)) -> list[JaxArray]:
+    return [JaxArray(f"{n}.{k}", s) for n in names for k, s in (("kernel", shape), ("bias", shape[-1:]))]
+
+
+def test_where_the_counts_differ_the_candidates_are_listed():
+    _, theirs = _perceptron(8, 8, 8)
+    found = infer_table(_dense("Dense_0", "Dense_1", "Dense_2"), theirs)
+    assert (found.table, found.jax_left, found.torch_left) == ({}, [], [])
+    assert list(found.ambiguous) == [a.name for a in _dense("Dense_0", "Dense_1", "Dense_2")]
+    assert found.ambiguous["Dense_1.kernel"] == ["DenseKernel('0.weight')", "DenseKernel('2.weight')"]
+    found = infer_table(_dense("Dense_0"), theirs)
+    assert found.ambiguous == {
+        "Dense_0.kernel": ["DenseKernel('0.weight')", "DenseKernel('2.weight')"],
+        "Dense_0.bias": ["Same('0.bias')", "Same('2.bias')"],
+    }
+
+
+def test_where_numbers_and_order_contradict_nothing_is_guessed():
+    _, theirs = _perceptron(8, 8, 8, 8)
+    found = infer_table(_dense("Dense_0", "Dense_2", "Dense_1"), theirs)
+    three = ["DenseKernel('0.weight')", "DenseKernel('2.weight')", "DenseKernel('4.weight')"]
+    assert found.ambiguous["Dense_1.kernel"] == found.ambiguous["Dense_2.kernel"] == three
+    assert found.table == {}
+
+
+def test_numbers_that_count_activations_on_one_side_name_nothing():
+    module = nn.ModuleDict({"layers": _perceptron(8, 8, 8, 8)[0]})
+    theirs = [
+        TorchArray(f"layers.{i}.{name}", shape, module["layers"][i])  # type: ignore[index]
+        for i in (0, 2, 4)
+        for name, shape in (("weight", (8, 8)), ("bias", (8,)))
+    ]
+    table = _complete(infer_table(_dense("layers.0", "layers.1", "layers.2"), theirs))
+    assert table["layers.1.kernel"] == DenseKernel("layers.2.weight")
+    assert table["layers.2.kernel"] == DenseKernel("layers.4.weight")
+
+
+def test_equal_names_win_over_the_order_of_use():
+    module = nn.ModuleDict({"b": nn.Linear(8, 8), "a": nn.Linear(8, 8)})
+    theirs = [TorchArray(n, tuple(v.shape), module[n.partition(".")[0]]) for n, v in module.named_parameters()]
+    table = _complete(infer_table(_dense("a", "b"), theirs))
+    assert table["a.kernel"] == DenseKernel("a.weight")
+
+
+def test_another_shape_is_left_over_on_both_sides():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 6, 3), nn.Conv2d(6, 5, 3))
+    theirs = _torch_arrays(module, torch.zeros(2, 3, 8, 10))
+    ours = _listed(
+        ("Conv_0.kernel", (3, 3, 3, 4)), ("Conv_1.kernel", (3, 3, 6, 4)), ("Conv_1.bias", (6,)),
+        ("Conv_2.kernel", (3, 3, 6, 5)), ("Conv_2.bias", (5,)),
+    )  # fmt: skip
+    found = infer_table(ours, theirs)
+    assert list(found.table) == ["Conv_0.kernel", "Conv_2.kernel", "Conv_2.bias"]
+    assert (found.ambiguous, found.jax_left, found.torch_left) == (
+        {}, ["Conv_1.kernel", "Conv_1.bias"], ["1.weight", "1.bias"]
+    )  # fmt: skip
+
+
+def test_a_kernel_is_never_taken_for_its_transpose():
+    _, theirs = _perceptron(4, 8)
+    found = infer_table(_dense("Dense_0", shape=(8, 4)), theirs)
+    assert found.table == {}
+    assert found.jax_left == ["Dense_0.kernel", "Dense_0.bias"]
+
+
+def test_a_bias_that_only_one_side_has_is_left_over():
+    module = nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 5))
+    theirs = _torch_arrays(module, torch.zeros(2, 4))
+    ours = [*_dense("Dense_0", shape=(4, 8)), JaxArray("Dense_1.kernel", (8, 5))]
+    found = infer_table(ours, theirs)
+    assert found.table == {"Dense_0.kernel": DenseKernel("0.weight"), "Dense_1.kernel": DenseKernel("1.weight")}
+    assert (found.ambiguous, found.jax_left, found.torch_left) == ({}, ["Dense_0.bias"], ["1.bias"])
+
+
+def test_a_square_matrix_of_a_plain_function_lies_either_way():
+    _, theirs = _perceptron(8, 8)
+    found = infer_table(_listed(("w1", (8, 8)), ("b1", (8,))), theirs)
+    assert found.table == {"b1": Same("0.bias")}
+    assert found.ambiguous == {"w1": ["DenseKernel('0.weight')", "Same('0.weight')"]}
+    assert found.torch_left == []
+
+
+def test_a_transposed_convolution_of_as_many_channels_lies_either_way():
+    theirs = _torch_arrays(nn.Sequential(nn.ConvTranspose2d(4, 4, 3, bias=False)), torch.zeros(2, 4, 5, 6))
+    found = infer_table(_listed(("ConvTranspose_0.kernel", (3, 3, 4, 4))), theirs)
+    assert found.ambiguous == {
+        "ConvTranspose_0.kernel": [
+            "ConvTransposeKernel('0.weight')",
+            "ConvTransposeKernel('0.weight', transpose_kernel=True)",
+        ]
+    }
+
+
+def test_query_key_and_value_head_by_head_are_not_taken_for_one_after_the_other():
+    module = nn.MultiheadAttention(12, 3, bias=False)
+    theirs = _torch_arrays(module, *(torch.zeros(5, 2, 12) for _ in range(3)))
+    found = infer_table(_listed(("qkv.kernel", (12, 4, 9)), ("out.kernel", (12, 12))), theirs)
+    assert found.table == {"out.kernel": DenseKernel("out_proj.weight")}
+    assert (found.jax_left, found.torch_left) == (["qkv.kernel"], ["in_proj_weight"])
+
+
+def test_a_gru_without_its_hidden_bias_is_not_complete():
+    ours = _listed(("dense_i.kernel", (5, 21)), ("dense_i.bias", (21,)), ("dense_h.kernel", (7, 21)))
+    found = infer_table(ours, _torch_arrays(nn.GRU(5, 7), torch.zeros(2, 3, 5)))
+    assert found.torch_left == ["bias_hh_l0"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_order_that_is_mixed_up_leads_to_nothing_wrong(named):
+    with torch.device("meta"):
+        theirs = _torch_arrays(models.resnet18(num_classes=10), torch.zeros(2, 3, 64, 96))
+    ours = _linen_arrays(FlaxResNet((2, 2, 2, 2), named=named), jnp.zeros((2, 64, 96, 3)))
+    truth = _complete(infer_table(ours, theirs))
+    for seed in range(5):
+        mixed = [ours[i] for i in np.random.default_rng(seed).permutation(len(ours))]
+        found = infer_table(mixed, theirs)
+        assert {name: truth[name] for name in found.table} == found.table
+        assert sorted([*found.table, *found.ambiguous, *found.jax_left]) == sorted(truth)
+        assert found.table == truth or not named
+
+
+def test_nothing_at_all():
+    assert infer_table([], []) == Inferred({}, {}, [], [])
+    _, theirs = _perceptron(4, 5)
+    assert infer_table([], theirs) == Inferred({}, {}, [], ["0.weight", "0.bias"])
+    assert infer_table(_dense("a"), []) == Inferred({}, {}, ["a.kernel", "a.bias"], [])
