@@ -175,13 +175,12 @@ class _Name:
 
 
 def _label(path: str) -> str:
-    """``query``, ``key``, ``value``, ``qkv`` or ``out``, if a layer's name says that; else nothing."""
-    words = [t.lower() for t in re.findall(r"[A-Za-z]+", path.rpartition(".")[2])]
-    words = [_SYNONYMS.get(word, word) for word in words if word not in {"proj", "to", "dense", "linear", "projection"}]
-    text = "".join(words)
-    if text in {"qkv", "querykeyvalue", "in"} or (words == [] and path.endswith("in_proj")):
+    """``query``, ``key``, ``value``, ``qkv`` or ``out``, if a layer's name says one of them; else nothing."""
+    words = [_SYNONYMS.get(word.lower(), word.lower()) for word in re.findall(r"[A-Za-z]+", path.rpartition(".")[2])]
+    if words in (["in", "proj"], ["query", "key", "value"]) or "qkv" in words:
         return "qkv"
-    return text if text in {"query", "key", "value", "out"} else ""
+    said = {"query", "key", "value", "out"} & set(words)
+    return said.pop() if len(said) == 1 else ""
 
 
 # ---------------------------------------------------------------------------------------------------- JAX's layers

@@ -760,3 +760,12 @@ def test_nothing_at_all():
     _, theirs = _perceptron(4, 5)
     assert infer_table([], theirs) == Inferred({}, {}, [], ["0.weight", "0.bias"])
     assert infer_table(_dense("a"), []) == Inferred({}, {}, ["a.kernel", "a.bias"], [])
+
+
+@pytest.mark.parametrize("names", [("attn_q", "attn_k", "attn_v", "attn_o"), ("wq", "wk", "wv", "wo")])
+def test_query_key_and_value_in_other_spellings(names):
+    theirs = _torch_arrays(ThreeLinears(), torch.zeros(2, 5, 12))
+    table = _complete(infer_table(_dense(*names, shape=(12, 12)), theirs))
+    assert [table[f"{name}.kernel"] for name in names] == [
+        DenseKernel(f"{name}_proj.weight") for name in ("q", "k", "v", "out")
+    ]
