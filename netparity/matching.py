@@ -687,7 +687,7 @@ def _place(key: str, gates: str) -> tuple[str | None, str, str | None]:
     where, _, role = key.partition("/")
     if not role or where[0] not in "ih" or (len(where) > 1 and where[1:] not in gates):
         return None, role, None
-    return f"{where[0]}h" if where[0] == "i" else "hh", role, where[1:] or None
+    return f"{where[0]}h", role, where[1:] or None
 
 
 # ---------------------------------------------------------------------------------------------------- alignment
