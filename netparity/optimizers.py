@@ -16,6 +16,7 @@ How a right port looks, where the defaults of optax and PyTorch are not the same
 - ``torch.optim.Adagrad`` adds eps outside the square root, ``optax.adagrad`` inside; they are equal where eps is 0.
 - ``torch.optim.Adam(amsgrad=True)`` takes the maximum before the correction of the bias and corrects it by the step at
   hand; no setting of ``optax.amsgrad`` does.
+- ``torch.optim.Rprop`` steps by this step's signs, ``optax.rprop`` by those of the step before; no setting changes it.
 - ``torch.nn.utils.clip_grad_norm_`` divides by the norm plus 1e-6, ``optax.clip_by_global_norm`` by the norm: clipped
   gradients differ by a factor of ``1 + 1e-6 / norm``, which float64 tells. An exact port is a transformation of one's
   own: ``grads * min(max_norm / (optax.tree.norm(grads) + 1e-6), 1)``.
@@ -184,7 +185,7 @@ class _Search:
             self._visit(part, type(node).__name__ if named else owner, name if named else field)
             for name, part in inside
         ]
-        count = getattr(node, _COUNT, None) if named else None
+        count = dict(inside).get(_COUNT) if named else None
         if any(like) and count is not None and np.ndim(count) == 0:
             self._counts.append(int(count))
         return False

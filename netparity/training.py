@@ -47,7 +47,7 @@ class JaxProgram:
       params: a tree of float32 arrays.
       state: a tree that the network updates, such as batch statistics; may be empty.
       value_and_grad: ``(params, state, step) -> (loss, gradients, new state)``, pure. It is compiled: ``step``,
-        counted from 0, is an int32 scalar, with which the step's data are looked up and random keys folded. Its
+        counted from 0, is an integer scalar, with which the step's data are looked up and random keys folded. Its
         floating arguments are float64 or float32; data of its own must be cast to theirs.
       flat: turns a tree like ``params`` or ``state`` into NumPy arrays by JAX name, without changing their numbers.
     """
@@ -105,7 +105,7 @@ class _JaxRun:
                 moved = perturbed({str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}, control)
                 leaves = [jnp.asarray(leaf) for leaf in moved.values()]
             self._params, self._state = jax.tree.unflatten(structure, leaves), _cast(program.state, dtype)
-            self._memory = transformation.init(self._params)
+            self._memory = _wide(transformation.init(self._params)) if self._x64 else transformation.init(self._params)
 
     @functools.cached_property
     def _names(self) -> list[str]:
@@ -128,7 +128,7 @@ class _JaxRun:
         """Computes the loss and the gradients of a step; returns the gradients."""
         with jax.enable_x64(self._x64):
             self.loss, self._grads, self._state = self._gradients(
-                self._params, self._state, jnp.asarray(step, jnp.int32)
+                self._params, self._state, jnp.asarray(step)
             )
         return self._named(self._grads)
 
@@ -311,6 +311,11 @@ def _cast(tree: Any, dtype: str) -> Any:
         return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
     return jax.tree.map(cast, tree)
+
+
+def _wide(memory: Any) -> Any:
+    """An optimizer's state with its counts in int64: JAX divides an int32 in float32, and so schedules round to it."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.int64) if leaf.dtype == jnp.int32 else leaf, memory)
 
 
 def _require_same_start(ours: _JaxRun, theirs: _TorchRun) -> None:
