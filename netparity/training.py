@@ -127,9 +127,7 @@ class _JaxRun:
     def backward(self, step: int) -> Arrays:
         """Computes the loss and the gradients of a step; returns the gradients."""
         with jax.enable_x64(self._x64):
-            self.loss, self._grads, self._state = self._gradients(
-                self._params, self._state, jnp.asarray(step)
-            )
+            self.loss, self._grads, self._state = self._gradients(self._params, self._state, jnp.asarray(step))
         return self._named(self._grads)
 
     def update(self, rounding: _Masks) -> None:
