@@ -33,8 +33,9 @@ def _random(*shape: int, scale: float = 1.0) -> np.ndarray:
     return (scale * RNG.standard_normal(shape)).astype(np.float32)
 
 
-FEATURES, LABELS = _random(STEPS, BATCH, 5), RNG.integers(0, 3, (STEPS, BATCH))
-IMAGES = _random(STEPS, BATCH, 5, 7, 2)
+MANY = 40
+FEATURES, LABELS = _random(MANY, BATCH, 5), RNG.integers(0, 3, (MANY, BATCH))
+IMAGES = _random(MANY, BATCH, 5, 7, 2)
 MLP = {
     "hidden": {"kernel": _random(5, 8), "bias": _random(8)},
     "out": {"kernel": _random(8, 3), "bias": _random(3)},
@@ -400,6 +401,15 @@ def test_float32_is_judged_against_chaos():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["SGD momentum", "Adam", "RMSprop momentum"])
+def test_a_right_port_is_not_refused_in_float32(name):
+    trajectory, _ = _mlp(*RIGHT[name], ("float32",), steps=MANY)
+    assert trajectory.ratio is not None
+    # 1.3 was the largest of 12 seeds, here and with a convolution. Controls whose optimizers round as much as the
+    # network's own see chaos alone, and there Adam came to 25: the first 1 - 0.999**step is 3e-5 off in float32.
+    assert trajectory.ratio <= 3
+
+
 @pytest.mark.parametrize("name", ["SGD other rate", "Adam L2 for AdamW", "cosine off by one"])
 def test_float32_alone_tells_a_wrong_port_from_chaos(name):
     transformation, factory, _ = WRONG[name]
@@ -432,6 +442,7 @@ def test_a_bias_before_batch_normalisation_in_float32():
     trajectory, checks = _cnn(optax.adam(0.01), lambda p: ADAM(p, 0.01), ("float32",))
     assert trajectory.passed
     assert max(trajectory.float32_difference) <= 1e-3  # with steps of random sign, the bias would differ by itself
+    assert np.isfinite(trajectory.controls).all()
     assert checks["parameters 32"].note.endswith(ZEROED)
 
 
