@@ -405,9 +405,9 @@ def test_float32_is_judged_against_chaos():
 def test_a_right_port_is_not_refused_in_float32(name):
     trajectory, _ = _mlp(*RIGHT[name], ("float32",), steps=MANY)
     assert trajectory.ratio is not None
-    # 1.3 was the largest of 12 seeds, here and with a convolution. Controls whose optimizers round as much as the
-    # network's own see chaos alone, and there Adam came to 25: the first 1 - 0.999**step is 3e-5 off in float32.
-    assert trajectory.ratio <= 3
+    # Over 136 runs from other seeds, half of them of the convolutional network, the largest was 3.2. Beside controls
+    # whose optimizers compute in float32 too, Adam came to 25: the first 1 - 0.999**step is 3e-5 off.
+    assert trajectory.ratio <= bounds.CHAOS_LIMIT / 2
 
 
 @pytest.mark.parametrize("name", ["SGD other rate", "Adam L2 for AdamW", "cosine off by one"])
