@@ -297,11 +297,11 @@ def train(
     checks = []
     if "float64" in dtypes:
         checks += _judged(rows64, pairing, _told(zeroed), exact[1].running_variances)
-    differences, controls, ratio = _against_controls(rows32, "parameters")
+    apart, controls, ratio = _against_controls(rows32, "parameters")
     if rows32:
         checks += _ratios(rows32, _told(zeroed))
     drift = [_worst(row["parameters"]) for row in rows64] if "float64" in dtypes else []
-    return Trajectory(drift, differences, controls, ratio, all(one.passed for one in checks)), checks
+    return Trajectory(drift, apart, controls, ratio, all(one.passed for one in checks)), checks
 
 
 def _updated(transformation: optax.GradientTransformation) -> Callable[[Any, Any, Any], tuple[Any, Any]]:

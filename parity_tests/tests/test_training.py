@@ -405,7 +405,7 @@ def test_float32_is_judged_against_chaos():
 def test_a_right_port_is_not_refused_in_float32(name):
     trajectory, _ = _mlp(*RIGHT[name], ("float32",), steps=MANY)
     assert trajectory.ratio is not None
-    # Over 136 runs from other seeds, half of them of the convolutional network, the largest was 3.2. Beside controls
+    # Over 136 runs from other seeds, most of them of the convolutional network, the largest was 3.2. Beside controls
     # whose optimizers compute in float32 too, Adam came to 25: the first 1 - 0.999**step is 3e-5 off.
     assert trajectory.ratio <= bounds.CHAOS_LIMIT / 2
 
