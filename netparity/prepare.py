@@ -87,7 +87,7 @@ def prepare(
     _require_known(stages, looked.graph, stated, input_names(len(looked.inputs)))
     dropped = tuple(dropouts) if dropouts is not None else tuple(name for name in random if name in stages)
     jax_loss, torch_loss, labels = _losses(losses, labels, looked, seed)
-    ours = jax_side.JaxSide(network.network, jax_loss, dropped, tuple(stages))
+    ours = jax_side.JaxSide(network.network, jax_loss, dropped, tuple(stages), quick=True)
     theirs = torch_side.TorchSide(
         module,
         stages,

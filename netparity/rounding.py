@@ -9,6 +9,7 @@ probabilistic analysis of `netparity.bounds` gives them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +73,7 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], see
         if inner is not None:
             env.update(zip(equation.outvars, _evaluate(inner.jaxpr, inner.consts, operands, own), strict=True))
             continue
-        for var, result in equations.evaluate(jaxpr, equation, read).items():
+        for var, result in equations.evaluate(jaxpr, [equation], read).items():
             env[var] = _moved(equation, operands, result, own)
     return [read(var) for var in jaxpr.outvars]
 
@@ -127,6 +128,7 @@ def _moved(equation: Any, operands: Sequence[Any], result: Any, seed: jax.Array)
     return jnp.where(held, result, result * (1 + noise))
 
 
+@functools.partial(jax.jit, static_argnums=1)  # traced once for each shape
 def _noise(seed: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Random numbers of variance 1, nearly normal: the sums of four bytes of a hash.
 
