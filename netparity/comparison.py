@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import jax_side, levels, prepare, state, torch_side
+from netparity import jax_side, levels, lockstep, prepare, state, torch_side
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
@@ -20,6 +20,7 @@ from netparity.measure import ParityError
 from netparity.report import document, environment, screen
 from netparity.results import Result
 from netparity.table import Entry
+from netparity.training import TorchFactory
 
 
 @dataclasses.dataclass
@@ -59,6 +60,8 @@ def compare(
     jax_loss: jax_side.Loss | None = None,
     torch_loss: torch_side.Loss | None = None,
     state_dict: Mapping[str, Any] | None = None,
+    optimizer: tuple[Any, TorchFactory] | None = None,
+    steps: int = 0,
     allow: Collection[str] = (),
     seed: int = 0,
     name: str = "network",
@@ -84,6 +87,9 @@ def compare(
       jax_loss, torch_loss: ``(outputs, labels) -> scalar``, both or none.
       state_dict: PyTorch's own weights, where the JAX network's were made of them by a converter of yours: it is
         compared by the table, too.
+      optimizer: an optax transformation and a function that makes PyTorch's optimizer of a list of parameters; where
+        that clips or follows a schedule, it returns ``(optimizer, step)``, and ``step()`` does it all.
+      steps: of training on this batch with both, compared after each.
       allow: differences of convention that are meant, and then must be just that: ``"biased running variance"``.
       seed: of dropout and of the random cotangents.
       name: of the network, for people.
@@ -97,6 +103,8 @@ def compare(
     wrong = [*(d for d in dtypes if d not in DTYPES), *(m for m in modes if m not in MODES)]
     if wrong or not dtypes or not modes:
         raise ParityError(f"dtypes are of {', '.join(DTYPES)}, modes of {', '.join(MODES)}; {', '.join(wrong)} is none")
+    if (steps > 0) != (optimizer is not None):
+        raise ParityError("training takes both: optimizer=(optax transformation, PyTorch factory) and steps=1 or more")
     ready = prepare.prepare(
         jax_network,
         module,
@@ -123,6 +131,10 @@ def compare(
     result.layers, checks, result.flips = levels.network(pair, dtypes, wanted, states)
     result.checks += checks
     result.checks += state.checks(pair, states, allow)
+    if steps and optimizer is not None and not result.failures:  # training would only repeat them
+        result.steps = steps
+        result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow)
+        result.checks += checks
     if result.failures:
         result.diagnosis = describe(result.failures[0], pair)
     return result

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from torch import nn
 
-from netparity import bounds
+from netparity import bounds, calls
 from netparity.levels import Pair
 from netparity.measure import Arrays, error
 from netparity.results import Check
@@ -42,6 +42,21 @@ def checks(pair: Pair, after: Mapping[str, tuple[Arrays, Arrays]], allow: Collec
                 if passed:
                     worst = 0.0
             yield Check("state", stage, label, passed, dtype, worst, bounds.FLOAT64_LIMIT, True, note)
+
+
+def batch_sizes(pair: Pair) -> dict[str, tuple[int, str, float]]:
+    """Of every running variance: over how many numbers a channel's is taken, PyTorch's module, and its momentum."""
+    found = {}
+    for name, stage in _owners(pair).items():
+        module = pair.torch.modules.get(stage)
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm) or module.momentum is None:
+            continue
+        n = math.prod(pair.graph("evaluation").shapes[stage]) // pair.params[name].size
+        path = calls.module_of(pair.torch.stages[stage])
+        turned = pair.torch.from_common({name: pair.params[name]})
+        if n > 1 and f"{path}.running_var" in turned:
+            found[name] = n, path, float(module.momentum)
+    return found
 
 
 def _owners(pair: Pair) -> dict[str, str]:

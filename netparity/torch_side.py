@@ -252,6 +252,12 @@ class TorchSide:
         with self._hooked(lambda name, value: value, masks):
             yield
 
+    def loss_of(self, inputs: Inputs, labels: Any, masks: Mapping[str, np.ndarray]) -> torch.Tensor:
+        """The loss of the module as it is, with its own weights, in training mode and with these masks."""
+        self.module.train()
+        with self.masked(masks):
+            return self.loss(self.module(*self._inputs(inputs)), self._labels(labels))
+
     def _call(
         self,
         weights: dict[str, torch.Tensor],
