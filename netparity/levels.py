@@ -118,6 +118,7 @@ def network(
     dtypes: Collection[str] = DTYPES,
     modes: Sequence[str] = ("training",),
     states: States | None = None,
+    tolerance: dict[str, float] | None = None,
 ) -> tuple[list[StageResult], list[Check], list[Flips]]:
     """All three levels; stops after the shapes if they differ.
 
@@ -127,6 +128,7 @@ def network(
       modes: of `MODES`: in which stages are isolated, gradients and state compared; the shapes and the forward pass
         are compared in evaluation mode anyway.
       states: gets the state of both sides after a pass in training mode.
+      tolerance: gets `tolerances`.
 
     Returns:
       every stage in isolation, the other checks, and the choices that float32 flips.
@@ -153,7 +155,12 @@ def network(
         else row
         for row in alone
     ]
-    return alone, checks, flips(pair, truth) if "float32" in dtypes else []
+    if "float32" not in dtypes:
+        return alone, checks, []
+    single = float32_forward(pair)
+    if tolerance is not None:
+        tolerance |= tolerances(single)
+    return alone, checks, flips(pair, truth, single)
 
 
 def has_modes(pair: Pair) -> bool:
@@ -507,16 +514,31 @@ def _worst(found: np.ndarray, true: np.ndarray, output: float | None) -> float:
     return float(np.abs(found.astype(np.float64) - true).max()) / output
 
 
-def flips(pair: Pair, truth: Arrays) -> list[Flips]:
-    """How many choices of the cumulative float32 forward pass differ from the float64 truth, on each side."""
+def flips(pair: Pair, truth: Arrays, single: Mapping[str, Arrays] | None = None) -> list[Flips]:
+    """How many choices of the cumulative float32 forward pass differ from the float64 truth, on each side.
+
+    Args:
+      pair: the networks.
+      truth: the PyTorch side's forward pass in float64.
+      single: by side, the forward pass in float32; None computes it.
+    """
     parents = pair.graph("evaluation").parents
     true = pair.torch.choices(truth, parents)
-    sides = {
+    return [
+        Flips(stage, side, int((choice != true[stage]).sum()), choice.size)
+        for side, seen in (float32_forward(pair) if single is None else single).items()
+        for stage, choice in pair.torch.choices(seen, parents).items()
+    ]
+
+
+def float32_forward(pair: Pair) -> dict[str, Arrays]:
+    """Every stage's output in float32, in evaluation mode, by side."""
+    return {
         "jax": pair.jax.forward(pair.params, pair.inputs),
         "torch": pair.torch.forward(pair.params, pair.inputs),
     }
-    return [
-        Flips(stage, side, int((choice != true[stage]).sum()), choice.size)
-        for side, seen in sides.items()
-        for stage, choice in pair.torch.choices(seen, parents).items()
-    ]
+
+
+def tolerances(single: Mapping[str, Arrays]) -> dict[str, float]:
+    """By stage, the largest difference of the two sides in float32 over PyTorch's largest value."""
+    return {name: error(single["jax"][name], true).max for name, true in single["torch"].items()}

@@ -152,6 +152,8 @@ class Result:
       steps: of the trajectory.
       images: where they come from, for people.
       diagnosis: the first diverging stage and what explains it, where something differs.
+      minimum_tolerance: by stage, the smallest ``rtol``, of the stage's largest value, with which both sides' whole
+        forward passes in float32 agree up to there.
       faults: score of mistakes that were planted to see whether they are found; empty where none were.
     """
 
@@ -165,6 +167,7 @@ class Result:
     flips: list[Flips] = dataclasses.field(default_factory=list)
     trajectory: Trajectory | None = None
     diagnosis: str | None = None
+    minimum_tolerance: dict[str, float] = dataclasses.field(default_factory=dict)
     faults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -172,6 +175,14 @@ class Result:
         """What did not pass: shapes first, then single layers, then everything else in order."""
         first = [one for one in self.checks if one.level == "shapes"]
         return failures([*first, *self.layers, *(one for one in self.checks if one.level != "shapes")])
+
+    @property
+    def first_divergence(self) -> tuple[str, str] | None:
+        """The stage and the quantity of the first failure; None if there is none."""
+        if not self.failures:
+            return None
+        first = self.failures[0]
+        return first.stage, first.quantity if isinstance(first, StageResult) else first.name
 
     @property
     def passed(self) -> bool:

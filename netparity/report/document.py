@@ -85,6 +85,7 @@ def model(result: Result) -> dict[str, Any]:
         if track
         else None,
         "diagnosis": result.diagnosis,
+        "minimum_tolerance": result.minimum_tolerance or None,
         "faults": result.faults or None,
     }
 

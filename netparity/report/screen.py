@@ -11,7 +11,10 @@ _SHOWN = 5  # failures of a level on the screen; all of them are in the report
 def layer_table(layers: list[StageResult]) -> str:
     """One line a stage and quantity: float64 error, each side's float32 error, and the bound."""
     wide = max([6, *(len(_stage(row)) for row in layers)]) + 1
-    head = f"{'stage':<{wide}}{'quantity':<12}{'n':>7}  {'float64':>8}  {'f32 JAX':>8}  {'f32 torch':>9}  {'bound':>8}"
+    long = max([11, *(len(row.quantity) for row in layers)]) + 1
+    head = (
+        f"{'stage':<{wide}}{'quantity':<{long}}{'n':>7}  {'float64':>8}  {'f32 JAX':>8}  {'f32 torch':>9}  {'bound':>8}"
+    )
     head += "  rms ratio"
     lines = [head, "-" * len(head)]
     for row in layers:
@@ -19,7 +22,7 @@ def layer_table(layers: list[StageResult]) -> str:
         errors = [_number(x) for x in (row.float64_error, row.float32_jax_max, row.float32_torch_max, row.bound)]
         mark = "" if row.passed else "   FAILED"
         lines.append(
-            f"{_stage(row):<{wide}}{row.quantity:<12}{row.contraction_length:>7}  {errors[0]:>8}  {errors[1]:>8}  "
+            f"{_stage(row):<{wide}}{row.quantity:<{long}}{row.contraction_length:>7}  {errors[0]:>8}  {errors[1]:>8}  "
             f"{errors[2]:>9}  {errors[3]:>8}  {ratio:>9}{mark}"
         )
     return "\n".join(lines)

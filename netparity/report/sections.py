@@ -33,24 +33,36 @@ _QUANTITIES = {
 def layers(found: Sequence[Mapping[str, Any]]) -> str:
     """Every stage in isolation: a chart for each quantity, and all figures in a table to unfold."""
     span = decades(row.get(key) for row in found for key in _LAYER_KEYS.values())
-    known = [q for q in _QUANTITIES if any(row["quantity"] == q for row in found)]
-    others = sorted({row["quantity"] for row in found} - set(_QUANTITIES))
+    known = [q for q in _QUANTITIES if any(_kind(row) == q for row in found)]
+    others = sorted({_kind(row) for row in found} - set(_QUANTITIES))
     charts = []
     for quantity in [*known, *others]:
         marks = [
-            (row["stage"], bool(row["passed"]), {name: row.get(key) for name, key in _LAYER_KEYS.items()})
+            (_place(row), bool(row["passed"]), {name: row.get(key) for name, key in _LAYER_KEYS.items()})
             for row in found
-            if row["quantity"] == quantity
+            if _kind(row) == quantity
         ]
         charts.append(dot_chart(_QUANTITIES.get(quantity, quantity), marks, _LAYER_MARKS, span))
     return (
         "<h3>Layer by layer</h3>"
         "<p>Each layer is fed the reference's own input, so that no error hides in the next one; ReLU masks and "
         "pooling choices are those of the float64 truth. The bound grows with the square root of n, the number of "
-        "products summed into one value.</p>"
+        "products summed into one value; of other layers it is what simulated rounding explains, where that is more.</p>"
         f'{legend(_LAYER_MARKS)}<div class="charts">{"".join(charts)}</div>'
         f"<details><summary>All figures ({len(found)} rows)</summary>{_figures(found)}</details>"
     )
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """The quantity, whatever it is taken of: ``vjp_input`` for ``vjp_input[conv1]``."""
+    return str(row["quantity"]).partition("[")[0]
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """The stage, what it is taken of where that needs to be said, and the mode if it is evaluation."""
+    of = str(row["quantity"]).partition("[")[2].removesuffix("]")
+    place = f"{row['stage']} ← {of}" if of else str(row["stage"])
+    return f"{place} (evaluation)" if row.get("mode") == "evaluation" else place
 
 
 def _figures(found: Sequence[Mapping[str, Any]]) -> str:
@@ -65,7 +77,7 @@ def _figures(found: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for row in found:
         shape = "×".join(str(n) for n in row["shape"])
-        cells = [row["stage"], row["quantity"], shape, *(figure_text(row.get(key)) for key in errors)]
+        cells = [_place(row), _kind(row), shape, *(figure_text(row.get(key)) for key in errors)]
         cells += [row.get("contraction_length", "–"), figure_text(row.get("bound")), MARKED[row["passed"]]]
         rows.append((bool(row["passed"]), cells))
     return table(head, rows, set(range(3, 11)))
