@@ -47,7 +47,8 @@ def layers(found: Sequence[Mapping[str, Any]]) -> str:
         "<h3>Layer by layer</h3>"
         "<p>Each layer is fed the reference's own input, so that no error hides in the next one; ReLU masks and "
         "pooling choices are those of the float64 truth. The bound grows with the square root of n, the number of "
-        "products summed into one value; of other layers it is what simulated rounding explains, where that is more.</p>"
+        "products summed into one value; of other layers it is what simulated rounding explains, where that is "
+        "more.</p>"
         f'{legend(_LAYER_MARKS)}<div class="charts">{"".join(charts)}</div>'
         f"<details><summary>All figures ({len(found)} rows)</summary>{_figures(found)}</details>"
     )
