@@ -221,9 +221,7 @@ def trace(
     )
 
 
-def _named(
-    jaxpr: core.Jaxpr, returned: Sequence[str], stages: Collection[str] | None
-) -> list[tuple[str, Any]]:
+def _named(jaxpr: core.Jaxpr, returned: Sequence[str], stages: Collection[str] | None) -> list[tuple[str, Any]]:
     """The named values: those that the network returns, which stand last among its results, and those it marks."""
     own = jaxpr.outvars[len(jaxpr.outvars) - len(returned) :]
     found = [*zip(returned, own, strict=True), *_marks(jaxpr)]

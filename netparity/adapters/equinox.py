@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, drops, float32, mode_keyword
 from netparity.measure import ParityError
 
 
@@ -47,7 +47,9 @@ def equinox(model: Any, state: Any = None, *, call: Callable[..., Any] | None = 
         hint = ": pass both, netparity.equinox(model, state)" if isinstance(model, tuple) else ""
         raise ParityError(f"netparity.equinox takes an equinox.Module with its parameters, not {given}{hint}")
     if call is None and not callable(model):
-        raise ParityError(f"{type(model).__name__} has no __call__: say how it is called with netparity.equinox's call=")
+        raise ParityError(
+            f"{type(model).__name__} has no __call__: say how it is called with netparity.equinox's call="
+        )
     if state is not None and not isinstance(state, eqx.nn.State):
         raise ParityError(f"the state is {type(state).__name__}, not the equinox.nn.State that make_with_state gave")
     if state is None and any(True for _ in _indices(model)):
@@ -107,7 +109,8 @@ class _Equinox:
         import equinox as eqx
 
         params = jax.tree.unflatten(self.tree, [arrays[name] for name in self.names])
-        model = _marked(eqx.nn.inference_mode(eqx.combine(params, self.static), value=key is None))
+        model = eqx.nn.inference_mode(eqx.combine(params, self.static), value=key is None)
+        model = _marked(model, key is not None)
         if self.state_tree is None:
             return self.call(model, *inputs, state=None, key=key), {}, {}
         values = list(self.rest)
@@ -142,7 +145,9 @@ def _vmapped(model: Any) -> Callable[..., Any]:
             random = {} if key is None else {"key": key}
             if state is None:
                 return model(*inputs, **random, **keywords), None
-            return model(*inputs, state=state, **random, **keywords)
+            if "state" in known:
+                return model(*inputs, state=state, **random, **keywords)
+            return model(*inputs, state, **random, **keywords)
 
         batched = jax.vmap(one, in_axes=(0, None, 0), out_axes=(0, None), axis_name=next(iter(axes), "batch"))
         outputs, after = batched(inputs, state, keys)
@@ -177,14 +182,13 @@ def _places(model: Any, state: Any, taken: set[str]) -> dict[str, int]:
     norms = {path for path, part in _modules(model) if isinstance(part, eqx.nn.BatchNorm)}
     found: dict[str, int] = {}
     for path, index in _indices(model):
-        owner, field = _name(path[:-1]), _name(path)
         inner = jax.tree_util.tree_flatten_with_path(numbered.get(index))[0]
         names = [_name((*path, *own)) for own, _ in inner]
-        if (owner or "output") in norms and len(inner) == 2:
-            names = [f"{owner}.{what}".lstrip(".") for what in ("mean", "var")]
+        if (_name(path[:-1]) or "output") in norms and len(inner) == 2:
+            names = [".".join(filter(None, (_name(path[:-1]), what))) for what in ("mean", "var")]
         for name, (_, place) in zip(names, inner, strict=True):
-            found.setdefault(f"state.{name}" if name in taken else name, place)
-        assert field
+            if place not in found.values():
+                found[f"state.{name}" if name in taken else name] = place
     return found
 
 
@@ -210,39 +214,45 @@ def _modules(model: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]
             yield from _modules(part, (*path, *own))
 
 
-def _marked(model: Any, path: tuple[Any, ...] = ()) -> Any:
-    """A copy of a model whose modules mark what they return."""
+def _marked(model: Any, train: bool, path: tuple[Any, ...] = ()) -> Any:
+    """A copy of a model whose modules mark what they return, and dropouts in training what they are given."""
     import equinox as eqx
 
     def is_child(part: Any) -> bool:
         return part is not model and isinstance(part, eqx.Module)
 
     parts, tree = jax.tree_util.tree_flatten_with_path(model, is_leaf=is_child)
-    copy = jax.tree.unflatten(tree, [_marked(part, (*path, *own)) if is_child(part) else part for own, part in parts])
+    children = [_marked(part, train, (*path, *own)) if is_child(part) else part for own, part in parts]
+    copy = jax.tree.unflatten(tree, children)
     if isinstance(copy, eqx.Module) and callable(copy):
-        object.__setattr__(copy, "netparity_path", _name(path) or "output")
+        name = _name(path) or "output"
+        object.__setattr__(copy, "netparity_output", name)
+        object.__setattr__(copy, "netparity_input", f"{name}.input" if train and drops(copy) else "")
         object.__setattr__(copy, "__class__", _marking(type(copy)))
     return copy
 
 
 @functools.cache  # JAX keeps the classes of trees for ever, so there must be one of each only
-def _marking(cls: type) -> type:
+def _marking(cls: Any) -> Any:
     """A class like this one, whose modules mark what they return.
 
-    A module's path is a static field, so it goes through all that flattens the module: jit, vmap, scan, partition.
+    Its names are static fields, so they go through all that flattens the module: jit, vmap, scan, partition.
     """
     import equinox as eqx
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _marked_values(cls.__call__(self, *args, **kwargs), self.netparity_path)  # type: ignore[attr-defined]
+        if args and self.netparity_input:
+            args = (marks.mark(args[0], self.netparity_input), *args[1:])
+        return _marked_values(cls.__call__(self, *args, **kwargs), self.netparity_output)
 
-    functools.update_wrapper(__call__, cls.__call__)  # type: ignore[attr-defined]
+    functools.update_wrapper(__call__, cls.__call__)
     names = {
         "__call__": __call__,
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
-        "__annotations__": {"netparity_path": str},
-        "netparity_path": eqx.field(static=True, default=""),
+        "__annotations__": {"netparity_input": str, "netparity_output": str},
+        "netparity_input": eqx.field(static=True, default=""),
+        "netparity_output": eqx.field(static=True, default=""),
     }
     return type(cls)(cls.__name__, (cls,), names)
 

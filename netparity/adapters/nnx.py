@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, drops, float32, mode_keyword
 from netparity.measure import ParityError
 
 _Path = tuple[Any, ...]
-_PATH = "_netparity_path"  # a string is static in NNX, so it goes through split and merge, jit, remat and scan
+# Attributes of the copies: strings are static in NNX, so they go through split and merge, jit, remat and scan.
+_OUT, _IN = "_netparity_output", "_netparity_input"
 
 
 def nnx(module: flax.nnx.Module, *, mode: Callable[[bool], Mapping[str, Any]] | None = None) -> JaxNetwork:
@@ -105,7 +106,7 @@ class _NNX:
         floating = next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
         # Recurrent cells begin with zeros in the dtype that their parameters once had.
         model.set_attributes(param_dtype=floating, raise_if_not_found=False)
-        _mark(model)
+        _mark(model, train)
         outputs = model(*inputs, **self._keywords(key))
         after = dict(flax.nnx.to_flat_state(flax.nnx.as_pure(flax.nnx.state(model))))
         state = {name: after[path] for name, path in self.kept.items() if path in after} if train else {}
@@ -135,21 +136,24 @@ def _started(rngs: Mapping[_Path, Any], key: jax.Array) -> dict[_Path, Any]:
     return found
 
 
-def _mark(model: flax.nnx.Module) -> None:
-    """Has every module mark what it returns. Changes the model: for copies only."""
+def _mark(model: flax.nnx.Module, train: bool) -> None:
+    """Has every module mark what it returns, and a dropout what it is given. Changes the model: for copies only."""
     for path, module in list(flax.nnx.iter_modules(model)):
         if callable(module):
-            setattr(module, _PATH, _stage(path))
+            setattr(module, _OUT, _stage(path))
+            setattr(module, _IN, f"{_stage(path)}.input" if train and drops(module) else "")
             object.__setattr__(module, "__class__", _marking(type(module)))
 
 
 @functools.cache  # JAX keeps the classes of trees for ever, so there must be one of each only
-def _marking(cls: type[flax.nnx.Module]) -> type[flax.nnx.Module]:
+def _marking(cls: Any) -> Any:
     """A class like this one, whose modules mark what they return."""
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return marks.mark(cls.__call__(self, *args, **kwargs), getattr(self, _PATH))  # type: ignore[operator]
+        if args and getattr(self, _IN):
+            args = (marks.mark(args[0], getattr(self, _IN)), *args[1:])
+        return marks.mark(cls.__call__(self, *args, **kwargs), getattr(self, _OUT))
 
-    functools.update_wrapper(__call__, cls.__call__)  # type: ignore[arg-type]
+    functools.update_wrapper(__call__, cls.__call__)
     names = {"__call__": __call__, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls)(cls.__name__, (cls,), names, pytree=getattr(cls, "_pytree__is_pytree", True))
