@@ -104,8 +104,7 @@ class _NNX:
         else:
             model.eval()
         floating = next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
-        # Recurrent cells begin with zeros in the dtype that their parameters once had.
-        model.set_attributes(param_dtype=floating, raise_if_not_found=False)
+        _in_dtype(model, floating)
         _mark(model, train)
         outputs = model(*inputs, **self._keywords(key))
         after = dict(flax.nnx.to_flat_state(flax.nnx.as_pure(flax.nnx.state(model))))
@@ -122,6 +121,14 @@ class _NNX:
             name, in_training = self.keyword
             keywords[name] = in_training if key is not None else not in_training
         return keywords
+
+
+def _in_dtype(model: flax.nnx.Module, dtype: Any) -> None:
+    """Has a copy compute in the dtype that its parameters now have, where it still knows what they once had."""
+    for _, module in flax.nnx.iter_modules(model):
+        if isinstance(module, flax.nnx.Embed) and module.dtype == module.param_dtype:
+            module.dtype = dtype  # if none is given, it is the table's
+    model.set_attributes(param_dtype=dtype, raise_if_not_found=False)  # recurrent cells begin with zeros of it
 
 
 def _started(rngs: Mapping[_Path, Any], key: jax.Array) -> dict[_Path, Any]:

@@ -74,7 +74,8 @@ def test_every_public_name_is_there():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.splitlines() == [
-        "AsIs ChannelsFirst ConvKernel DenseKernel Flattened ParityError Result Same compare finish full_float32",
+        "AsIs ChannelsFirst Comparison ConvKernel DenseKernel Flattened ParityError Result Same "
+        "assert_parity compare equinox finish full_float32 function linen nnx",
         "True True",
     ]
     assert "module 'netparity' has no attribute 'nonsense'" in run.stderr
