@@ -21,29 +21,47 @@ if TYPE_CHECKING:
     from netparity.layouts import AsIs as AsIs
     from netparity.layouts import ChannelsFirst as ChannelsFirst
     from netparity.layouts import Flattened as Flattened
+    from netparity.matching import as_python as as_python
     from netparity.measure import ParityError as ParityError
+    from netparity.prepare import infer_table as infer_table
     from netparity.report.environment import full_float32 as full_float32
     from netparity.results import Result as Result
+    from netparity.table import Concatenated as Concatenated
     from netparity.table import ConvKernel as ConvKernel
+    from netparity.table import ConvTransposeKernel as ConvTransposeKernel
     from netparity.table import DenseKernel as DenseKernel
+    from netparity.table import Part as Part
+    from netparity.table import Reshaped as Reshaped
     from netparity.table import Same as Same
+    from netparity.table import Stack as Stack
+    from netparity.table import Sum as Sum
+    from netparity.table import Transposed as Transposed
 
 _HOMES = {
     "AsIs": "netparity.layouts",
     "ChannelsFirst": "netparity.layouts",
     "Comparison": "netparity.comparison",
+    "Concatenated": "netparity.table",
     "ConvKernel": "netparity.table",
+    "ConvTransposeKernel": "netparity.table",
     "DenseKernel": "netparity.table",
     "Flattened": "netparity.layouts",
     "ParityError": "netparity.measure",
+    "Part": "netparity.table",
+    "Reshaped": "netparity.table",
     "Result": "netparity.results",
     "Same": "netparity.table",
+    "Stack": "netparity.table",
+    "Sum": "netparity.table",
+    "Transposed": "netparity.table",
+    "as_python": "netparity.matching",
     "assert_parity": "netparity.comparison",
     "compare": "netparity.comparison",
     "equinox": "netparity.adapters.equinox",
     "finish": "netparity.comparison",
     "full_float32": "netparity.report.environment",
     "function": "netparity.adapters.function",
+    "infer_table": "netparity.prepare",
     "linen": "netparity.adapters.linen",
     "nnx": "netparity.adapters.nnx",
 }

@@ -17,7 +17,6 @@ from netparity.diagnosis import describe
 from netparity.layouts import Layout
 from netparity.levels import DTYPES, MODES
 from netparity.measure import ParityError
-from netparity.prepare import infer_table as infer_table
 from netparity.report import document, environment, screen
 from netparity.results import Result
 from netparity.table import Entry

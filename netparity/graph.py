@@ -10,6 +10,7 @@ Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -81,12 +82,14 @@ class Graph:
       params: the parameters that it uses.
       primitives: the names of the operations that it consists of.
       shapes: of its value.
+      work: multiplications in all products and convolutions of the network, loops counted once.
     """
 
     parents: dict[str, tuple[str, ...]]
     params: dict[str, tuple[str, ...]]
     primitives: dict[str, frozenset[str]]
     shapes: dict[str, tuple[int, ...]]
+    work: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,16 @@ class Trace:
             write(var, value)
         for var, value in zip(jaxpr.invars, jax.tree.leaves((dict(arrays), tuple(inputs), key)), strict=True):
             write(var, value)
-        for equation in jaxpr.eqns:
-            for var, value in equations.evaluate(jaxpr, equation, read).items():
+        last = {var: i for i, equation in enumerate(jaxpr.eqns) for var in equation.invars if _is_variable(var)}
+        last |= dict.fromkeys(filter(_is_variable, jaxpr.outvars), len(jaxpr.eqns))
+        start = 0
+        for end, equation in enumerate(jaxpr.eqns, start=1):
+            if end < len(jaxpr.eqns) and not any(var in taps for var in equation.outvars):
+                continue
+            piece, start = jaxpr.eqns[start:end], end  # up to the next named value at once
+            made = {var for one in piece for var in one.outvars}
+            wanted = {var for var in made if var in taps or last.get(var, 0) >= end}
+            for var, value in equations.evaluate(jaxpr, piece, read, wanted).items():
                 write(var, value)
         return jax.tree.unflatten(self.outputs, [read(var) for var in jaxpr.outvars[: self.outputs.num_leaves]])
 
@@ -160,7 +171,13 @@ class Trace:
             for var in equation.outvars:
                 if not isinstance(var, core.DropVar):
                     write(var, (parents, params, primitives | frozenset(_primitives(equation))))
-        return Graph(*(self._sorted(part) for part in (found.parents, found.params, found.primitives, found.shapes)))
+        return Graph(
+            self._sorted(found.parents),
+            self._sorted(found.params),
+            self._sorted(found.primitives),
+            self._sorted(found.shapes),
+            _work(jaxpr),
+        )
 
     def _sorted(self, by_stage: dict[str, Any]) -> dict[str, Any]:
         return {name: by_stage[name] for name in self.names}
@@ -253,6 +270,10 @@ def _marks(jaxpr: core.Jaxpr) -> Iterator[tuple[str, Any]]:
             yield numbered(name, count[name]), equation.outvars[0]
 
 
+def _is_variable(var: Any) -> bool:
+    return not isinstance(var, core.Literal)
+
+
 def _floating(var: Any) -> bool:
     return bool(jnp.issubdtype(var.aval.dtype, jnp.floating))
 
@@ -285,7 +306,7 @@ def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) ->
     for equation in jaxpr.eqns:
         inner = _called(equation)
         if inner is None:
-            env.update(equations.evaluate(jaxpr, equation, read))
+            env.update(equations.evaluate(jaxpr, [equation], read))
         else:
             results = _evaluated(inner.jaxpr, inner.consts, [read(var) for var in equation.invars])
             env.update(zip(equation.outvars, results, strict=True))
@@ -306,10 +327,29 @@ def _called(equation: Any) -> core.ClosedJaxpr | None:
 def _primitives(equation: Any) -> Iterator[str]:
     """The names of an equation's operation and of those within it."""
     yield equation.primitive.name
+    for body in _bodies(equation):
+        for inner in body.eqns:
+            yield from _primitives(inner)
+
+
+def _work(jaxpr: core.Jaxpr) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        total += sum(map(_work, _bodies(equation)))
+        sizes: list[Any] = [var.aval for var in (*equation.outvars, *equation.invars)]
+        if equation.primitive.name == "dot_general":
+            (left, _), _ = equation.params["dimension_numbers"]
+            total += sizes[0].size * math.prod(sizes[1].shape[i] for i in left)
+        elif equation.primitive.name == "conv_general_dilated":
+            out = equation.params["dimension_numbers"].rhs_spec[0]
+            total += sizes[0].size * sizes[2].size / sizes[2].shape[out]
+    return total
+
+
+def _bodies(equation: Any) -> Iterator[core.Jaxpr]:
     for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
         if _is_jaxpr(value):
-            for inner in (value.jaxpr if isinstance(value, core.ClosedJaxpr) else value).eqns:
-                yield from _primitives(inner)
+            yield value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
 
 
 def _is_jaxpr(value: Any) -> bool:

@@ -72,12 +72,14 @@ class JaxSide:
       loss: ``(outputs, labels) -> scalar``.
       dropouts: the names of the stages that are dropout.
       stages: the named values that are stages; None takes all that have a name.
+      quick: whether to compile float64, and what is not judged, in a fifth of the time to slower programs.
     """
 
     network: Network
     loss: Loss = mean_cross_entropy
     dropouts: tuple[str, ...] = ()
     stages: tuple[str, ...] | None = None
+    quick: bool = False
 
     def graph(self, arrays: Arrays, inputs: Inputs, train: bool = False) -> Graph:
         """Who feeds whom, and every stage's shape; nothing is computed."""
@@ -92,7 +94,7 @@ class JaxSide:
 
     def forward(self, arrays: Arrays, inputs: Inputs, seed: int | None = None) -> Arrays:
         """Every stage's output, in order; ``seed`` is that of dropout, None for evaluation mode."""
-        return self._run(_forward, arrays, inputs, _key(seed)).arrays()
+        return self._run(_FORWARD, arrays, inputs, _key(seed)).arrays()
 
     def isolated(
         self,
@@ -117,7 +119,7 @@ class JaxSide:
           ParityError: if ``fed`` are not those of the network's stages in this mode.
         """
         groups = self._groups(arrays, inputs, seed) if groups is None else groups
-        return _isolation(groups, *self._run(_isolated, arrays, inputs, fed, cotangents, _key(seed), groups))
+        return _isolation(groups, *self._run(_ISOLATED, arrays, inputs, fed, cotangents, _key(seed), groups))
 
     def rounded(
         self,
@@ -130,27 +132,64 @@ class JaxSide:
     ) -> Isolated:
         """As `isolated`, with what float32 rounds simulated in float64 (see `netparity.rounding`)."""
         groups = self._groups(arrays, inputs, seed) if groups is None else groups
-        args = (fed, cotangents, _key(seed), groups, jax.random.key(0))
-        return _isolation(groups, *self._run(_rounded, arrays, inputs, *args))
+        args = (fed, cotangents, _key(seed), groups)
+        return _isolation(groups, *self._run(_ROUNDED, arrays, inputs, *args))
 
     def gradients(self, arrays: Arrays, inputs: Inputs, labels: Any, seed: int | None = None) -> Gradients:
         """The loss of a batch, and its gradient in every parameter and every stage's output."""
         labels = jax.tree.map(lambda x: x.astype(np.int32) if x.dtype.kind in "iu" else x, labels)
-        found = self._run(_gradients, arrays, inputs, labels, _key(seed), self.loss)
+        found = self._run(_GRADIENTS, arrays, inputs, labels, _key(seed), self.loss)
         loss, by_param, by_stage, outputs, state = found
         return Gradients(float(loss), by_param, by_stage.arrays(), outputs.arrays(), state)
 
     def masks(self, arrays: Arrays, inputs: Inputs, seed: int | jax.Array) -> Arrays:
         """What each dropout stage keeps: uint8 ones and zeros of its output's shape, drawn from a seed or key."""
-        return self._run(_masks, arrays, inputs, _key(seed), self.dropouts)
+        return self._run(_MASKS, arrays, inputs, _key(seed), self.dropouts)
 
     def _groups(self, arrays: Arrays, inputs: Inputs, seed: int | None) -> Groups:
         return groups_of(self.graph(arrays, inputs, seed is not None), self.network.state, as_tuple(inputs))
 
-    def _run(self, program: Callable[..., Any], arrays: Arrays, inputs: Inputs, *args: Any) -> Any:
+    def _run(self, program: _Program, arrays: Arrays, inputs: Inputs, *args: Any) -> Any:
         """Runs a compiled program in the dtype of its arguments, and gives NumPy arrays."""
         with _precision(arrays, inputs):
-            return jax.tree.map(np.asarray, program(self.network, self.stages, arrays, as_tuple(inputs), *args))
+            quick = self.quick and jax.default_backend() == "cpu"
+            if jax.config.read("jax_enable_x64"):
+                quick = quick and self.graph(arrays, inputs).work <= _QUICK
+            else:
+                quick = quick and not program.judged
+            compiled = program.quick if quick else program.usual
+            return jax.tree.map(np.asarray, compiled(self.network, self.stages, arrays, as_tuple(inputs), *args))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    """A compiled program.
+
+    Attributes:
+      usual: compiled as JAX compiles by default.
+      quick: compiled in a fifth of the time to a slower program; float64 does not care what is fused.
+      judged: whether its numbers in float32 are judged, so that they must be the usual one's.
+    """
+
+    usual: Callable[..., Any]
+    quick: Callable[..., Any]
+    judged: bool
+
+
+_QUICK = 1e9  # products in a forward pass, up to which compilation takes longer than the program
+_QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def _program(*static: str, judged: bool = True) -> Callable[[Callable[..., Any]], _Program]:
+    def decorate(function: Callable[..., Any]) -> _Program:
+        names = ("network", "stages", *static)
+        return _Program(
+            jax.jit(function, static_argnames=names),
+            jax.jit(function, static_argnames=names, compiler_options=_QUICK_OPTIONS),
+            judged,
+        )
+
+    return decorate
 
 
 def as_tuple(inputs: Inputs) -> tuple[np.ndarray, ...]:
@@ -216,8 +255,8 @@ def _graph(network: Network, stages: Any, arrays: Any, inputs: Any, train: bool)
     return trace(network, named, [jax.ShapeDtypeStruct(*x) for x in inputs], key, stages).graph()
 
 
-@functools.partial(jax.jit, static_argnames=("network", "stages"))
-def _forward(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any) -> _ByStage:
+@_program()
+def _FORWARD(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any) -> _ByStage:
     seen: dict[str, jax.Array] = {}
     traced = trace(network, arrays, inputs, key, stages)
     traced.run(_record(seen), arrays, inputs, key)
@@ -263,11 +302,11 @@ def _alone(
     return _ByStage.of((name for name in traced.names if name in outputs), outputs), products
 
 
-_isolated = jax.jit(_alone, static_argnames=("network", "stages", "groups"))
+_ISOLATED = _program("groups")(_alone)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "stages", "groups"))
-def _rounded(
+@_program("groups")
+def _ROUNDED(
     network: Network,
     stages: Any,
     arrays: Any,
@@ -276,16 +315,15 @@ def _rounded(
     cotangents: Any,
     key: Any,
     groups: Groups,
-    errors: jax.Array,
 ) -> tuple[_ByStage, list[Any]]:
     args = (arrays, inputs, fed, cotangents, key)
     alone = functools.partial(_alone, network, stages, groups=groups)
     jaxpr, out = jax.make_jaxpr(alone, return_shape=True)(*args)
-    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args), errors))
+    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args)))
 
 
-@functools.partial(jax.jit, static_argnames=("network", "stages", "loss"))
-def _gradients(
+@_program("loss", judged=False)
+def _GRADIENTS(
     network: Network, stages: Any, arrays: Any, inputs: Any, labels: Any, key: Any, loss: Loss
 ) -> tuple[jax.Array, Any, _ByStage, _ByStage, Any]:
     traced = trace(network, arrays, inputs, key, stages)
@@ -306,8 +344,8 @@ def _gradients(
     return value, grads[0], _ByStage.of(traced.names, grads[1]), _ByStage.of(traced.names, seen), state
 
 
-@functools.partial(jax.jit, static_argnames=("network", "stages", "dropouts"))
-def _masks(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any, dropouts: tuple[str, ...]) -> Any:
+@_program("dropouts", judged=False)
+def _MASKS(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any, dropouts: tuple[str, ...]) -> Any:
     seen: dict[str, jax.Array] = {}
 
     def tap(name: str, value: jax.Array) -> jax.Array:

@@ -116,7 +116,7 @@ States = dict[str, tuple[Arrays, Arrays]]  # by dtype, the state of both sides a
 def network(
     pair: Pair,
     dtypes: Collection[str] = DTYPES,
-    modes: Collection[str] = ("training",),
+    modes: Sequence[str] = ("training",),
     states: States | None = None,
 ) -> tuple[list[StageResult], list[Check], list[Flips]]:
     """All three levels; stops after the shapes if they differ.
@@ -144,7 +144,8 @@ def network(
         alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed))
     checks += forward(pair, dtypes, truth)
     for mode in modes:
-        checks += gradients(pair, dtypes, mode, len(modes) > 1, states)
+        # What float32 does to a whole pass is not judged: once is enough.
+        checks += gradients(pair, dtypes if mode == modes[0] else ["float64"], mode, len(modes) > 1, states)
     cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
     alone = [
         dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))

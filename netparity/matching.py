@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -86,14 +87,12 @@ def infer_table(
     """
     layers, units = _arranged(_layers(jax), _units(torch), maps or {})
     fits = _fits(layers, units, maps or {})
-    pairs = _aligned(layers, units, fits)
-    doubtful = _contradicted(pairs, layers, units, fits)
-    for i in doubtful:
-        del pairs[i]
+    sides = _Sides(layers, units, fits)
+    pairs = _without_support(_without_contradiction(_aligned(sides), sides), sides)
     chosen, ambiguous = _chosen([fits[i, j] for i, j in pairs.items()])
     taken = set(pairs.values())
     for (i, j), fit in fits.items():
-        if i not in pairs and j not in taken and (i not in doubtful or j in doubtful[i]):
+        if i not in pairs and j not in taken:
             for name, entries in fit.entries.items():
                 found = ambiguous.setdefault(name, [])
                 found += [text for text in map(repr, entries) if text not in found]
@@ -170,23 +169,18 @@ class _Name:
         """Its numbers."""
         return tuple(int(token) for token in self.tokens if token.isdigit())
 
-    def says_the_same(self, other: _Name) -> bool:
-        """Whether the two are equal, by more than a count."""
-        return bool(self.tokens) and self.tokens == other.tokens and not self.numbered and not other.numbered
-
     def likeness(self, other: _Name) -> int:
         """How many words they share."""
         return (self.words() & other.words()).total()
 
 
 def _label(path: str) -> str:
-    """``query``, ``key``, ``value``, ``qkv`` or ``out``, if a layer's name says that; else nothing."""
-    words = [t.lower() for t in re.findall(r"[A-Za-z]+", path.rpartition(".")[2])]
-    words = [_SYNONYMS.get(word, word) for word in words if word not in {"proj", "to", "dense", "linear", "projection"}]
-    text = "".join(words)
-    if text in {"qkv", "querykeyvalue", "in"} or (words == [] and path.endswith("in_proj")):
+    """``query``, ``key``, ``value``, ``qkv`` or ``out``, if a layer's name says one of them; else nothing."""
+    words = [_SYNONYMS.get(word.lower(), word.lower()) for word in re.findall(r"[A-Za-z]+", path.rpartition(".")[2])]
+    if words in (["in", "proj"], ["query", "key", "value"]) or "qkv" in words:
         return "qkv"
-    return text if text in {"query", "key", "value"} else ""
+    said = {"query", "key", "value", "out"} & set(words)
+    return said.pop() if len(said) == 1 else ""
 
 
 # ---------------------------------------------------------------------------------------------------- JAX's layers
@@ -493,7 +487,8 @@ def _fit(layer: _Layer, unit: _Unit, maps: Mapping[str, FeatureMap]) -> _Fit | N
     by_name = {array.name: array for array in layer.arrays.values()}
     words = {name: (_word(by_name[name]), unit.kind) for name in found}
     reshaped = any(len(by_name[n].shape) > 1 and _is_reshaped(by_name[n], e, unit) for n, e in found.items())
-    return _Fit(found, words, 4 * len(found) - 2 * over - reshaped)
+    # A layer counts as a layer, whether it has one array or four.
+    return _Fit(found, words, round(20 * (1 - over / (len(layer.arrays) + len(unit.arrays)))) - reshaped)
 
 
 def _is_reshaped(array: JaxArray, entries: Sequence[Entry], unit: _Unit) -> bool:
@@ -692,46 +687,78 @@ def _place(key: str, gates: str) -> tuple[str | None, str, str | None]:
     where, _, role = key.partition("/")
     if not role or where[0] not in "ih" or (len(where) > 1 and where[1:] not in gates):
         return None, role, None
-    return f"{where[0]}h" if where[0] == "i" else "hh", role, where[1:] or None
+    return f"{where[0]}h", role, where[1:] or None
 
 
 # ---------------------------------------------------------------------------------------------------- alignment
 
 
-def _aligned(layers: Sequence[_Layer], units: Sequence[_Unit], fits: Mapping[tuple[int, int], _Fit]) -> dict[int, int]:
+class _Sides:
+    """Both sequences, and what is read off them again and again.
+
+    Attributes:
+      layers, units: JAX's and PyTorch's side, in the order of use.
+      fits: by their places, how a layer may be made of a module.
+      ours, theirs: their names.
+      named: the layers and modules whose names say the same, and that fit.
+    """
+
+    def __init__(self, layers: Sequence[_Layer], units: Sequence[_Unit], fits: Mapping[tuple[int, int], _Fit]):
+        self.layers, self.units, self.fits = layers, units, fits
+        self.ours, self.theirs = [_Name.of(layer.path) for layer in layers], [_Name.of(unit.path) for unit in units]
+        self.named = {i: j for i, j in _named(self.ours, self.theirs).items() if (i, j) in fits}
+        # An array that a module owns by itself may be used long after the module is called: it has no neighbours.
+        self._left = [i for i in sorted({i for i, _ in fits}) if layers[i].kind != "bare"]
+        self._right = [j for j in sorted({j for _, j in fits}) if units[j].kind != "bare"]
+        self._place, self._there = ({n: at for at, n in enumerate(side)} for side in (self._left, self._right))
+
+    def is_bare(self, i: int, j: int) -> bool:
+        """Whether one of the two is an array that stands for itself."""
+        return "bare" in (self.layers[i].kind, self.units[j].kind)
+
+    def neighbours(self, pairs: Mapping[int, int], *looked_at: tuple[int, int]) -> int:
+        """How many neighbours of the pairs that are looked at are pairs, too; these themselves do not count."""
+        own = {i for i, _ in looked_at}
+        count = 0
+        for i, j in looked_at:
+            if i in self._place and j in self._there:
+                for step in (-1, 1):
+                    a, b = self._place[i] + step, self._there[j] + step
+                    if 0 <= a < len(self._left) and 0 <= b < len(self._right) and self._left[a] not in own:
+                        count += pairs.get(self._left[a]) == self._right[b]
+        return count
+
+
+def _aligned(sides: _Sides) -> dict[int, int]:
     """Layers and their modules, where names or order decide."""
-    ours, theirs = [_Name.of(layer.path) for layer in layers], [_Name.of(unit.path) for unit in units]
-    ours_count, theirs_count = Counter(n.tokens for n in ours), Counter(n.tokens for n in theirs)
-    pairs = {
-        i: j
-        for i, j in fits
-        if ours[i].says_the_same(theirs[j]) and ours_count[ours[i].tokens] == 1 and theirs_count[theirs[j].tokens] == 1
+    pairs = dict(sides.named)
+    # How many layers are aligned counts first, then the words in common and the neighbours.
+    worth = {
+        (i, j): 100_000 * fit.score + sides.ours[i].likeness(sides.theirs[j]) for (i, j), fit in sides.fits.items()
     }
-    # The number of arrays counts first, then the words in common.
-    worth = {(i, j): 100_000 * fit.score + ours[i].likeness(theirs[j]) for (i, j), fit in fits.items()}
-    while True:
-        taken = set(pairs.values())
-        left = [i for i in range(len(layers)) if i not in pairs]
-        right = [j for j in range(len(units)) if j not in taken]
-        certain = _certain(left, right, worth)
-        if not certain:
-            return pairs
-        pairs |= certain
+    # What stands for itself comes last.
+    for considered in ({pair: value for pair, value in worth.items() if not sides.is_bare(*pair)}, worth):
+        certain: dict[int, int] | None = None
+        while certain is None or certain:
+            taken = set(pairs.values())
+            left = [i for i in range(len(sides.layers)) if i not in pairs]
+            right = [j for j in range(len(sides.units)) if j not in taken]
+            certain = _certain(left, right, considered)
+            pairs |= certain
+    return pairs
 
 
 def _certain(left: Sequence[int], right: Sequence[int], worth: Mapping[tuple[int, int], int]) -> dict[int, int]:
     """The pairs that every best alignment of two sequences has, and those that have no alternative at all."""
     n, m = len(left), len(right)
     table = [[worth.get((i, j), 0) for j in right] for i in left]
-    before, after = _best(table, n, m), _best([row[::-1] for row in table[::-1]], n, m)
+    ending, before = _best(table, left, right)
+    backward = [row[::-1] for row in table[::-1]]
+    starting, after = _best(backward, [-i for i in reversed(left)], [-j for j in reversed(right)])
     best = before[n][m]
-
-    def total(a: int, b: int, c: int, d: int) -> int:
-        """The best with the first ``a`` and ``b`` aligned, and what follows ``c`` and ``d``."""
-        return before[a][b] + after[n - c][m - d]
-
     possible = [
-        [b for b in range(m) if table[a][b] and total(a, b, a + 1, b + 1) + table[a][b] == best] for a in range(n)
+        [b for b in range(m) if table[a][b] and ending[a][b] + starting[n - 1 - a][m - 1 - b] - table[a][b] == best]
+        for a in range(n)
     ]
     wanted = Counter(b for row in possible for b in row)
     fitting = Counter(b for row in table for b, value in enumerate(row) if value)
@@ -739,52 +766,118 @@ def _certain(left: Sequence[int], right: Sequence[int], worth: Mapping[tuple[int
     for a, row in enumerate(possible):
         if len(row) != 1 or wanted[row[0]] != 1:
             continue
-        left_out = any(total(a, b, a + 1, b) == best for b in range(m + 1))
+        left_out = any(before[a][b] + after[n - a - 1][m - b] == best for b in range(m + 1))
         alone = fitting[row[0]] == 1 and sum(map(bool, table[a])) == 1
         if alone or not left_out:
             found[left[a]] = right[row[0]]
     return found
 
 
-def _best(table: Sequence[Sequence[int]], n: int, m: int) -> list[list[int]]:
-    """By the lengths of both beginnings, the most that an alignment that keeps both orders is worth."""
+def _best(
+    table: Sequence[Sequence[int]], left: Sequence[int], right: Sequence[int]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The most that an alignment that keeps both orders is worth, where neighbours that stay neighbours count, too.
+
+    Returns:
+      By the last pair, and by the lengths of both beginnings.
+    """
+    n, m = len(left), len(right)
+    ending = [[0] * m for _ in range(n)]
     best = [[0] * (m + 1) for _ in range(n + 1)]
     for a in range(n):
-        row, above, values = best[a + 1], best[a], table[a]
         for b in range(m):
-            value = max(above[b + 1], row[b])
-            row[b + 1] = max(value, above[b] + values[b]) if values[b] else value
-    return best
+            best[a + 1][b + 1] = max(best[a][b + 1], best[a + 1][b])
+            if not table[a][b]:
+                continue
+            earlier = best[a][b]
+            if a and b and table[a - 1][b - 1] and left[a] - left[a - 1] == right[b] - right[b - 1] == 1:
+                earlier = max(earlier, ending[a - 1][b - 1] + 1)
+            ending[a][b] = earlier + table[a][b]
+            best[a + 1][b + 1] = max(best[a + 1][b + 1], ending[a][b])
+    return ending, best
 
 
-def _contradicted(
-    pairs: Mapping[int, int], layers: Sequence[_Layer], units: Sequence[_Unit], fits: Mapping[tuple[int, int], _Fit]
-) -> dict[int, set[int]]:
-    """The layers for which names, order and neighbours do not agree, with the modules that may be theirs."""
-    ours, theirs = [_Name.of(layer.path) for layer in layers], [_Name.of(unit.path) for unit in units]
-    named = {i for i, j in pairs.items() if ours[i].says_the_same(theirs[j]) and not _is_number(units[j].path)}
-    doubtful: dict[int, set[int]] = {}
+def _without_contradiction(pairs: Mapping[int, int], sides: _Sides) -> dict[int, int]:
+    """The pairs for which names, order, neighbours and blocks agree."""
+    fits, ours, theirs = sides.fits, sides.ours, sides.theirs
+    together = _together(pairs, [layer.path for layer in sides.layers], [unit.path for unit in sides.units])
+    doubtful: set[int] = set()
     items = sorted(pairs.items())
     for at, (i, j) in enumerate(items):
-        for k, l in items[at + 1 :]:
-            if (i, l) not in fits or (k, j) not in fits or (i in named and k in named):
+        for k, m in items[at + 1 :]:
+            if (i, m) not in fits or (k, j) not in fits or (sides.named.get(i) == j and sides.named.get(k) == m):
                 continue
-            if fits[i, l].score + fits[k, j].score < fits[i, j].score + fits[k, l].score:
+            if fits[i, m].score + fits[k, j].score < fits[i, j].score + fits[k, m].score:
                 continue
-            neighbours = _neighbours(pairs, (i, j), (k, l)) - _neighbours(pairs, (i, l), (k, j))
-            words = ours[i].likeness(theirs[j]) + ours[k].likeness(theirs[l])
-            words -= ours[i].likeness(theirs[l]) + ours[k].likeness(theirs[j])
+            neighbours = sides.neighbours(pairs, (i, j), (k, m)) - sides.neighbours(pairs, (i, m), (k, j))
+            words = ours[i].likeness(theirs[j]) + ours[k].likeness(theirs[m])
+            words -= ours[i].likeness(theirs[m]) + ours[k].likeness(theirs[j])
             # Numbers that count up on one side and down on the other are no less a contradiction.
-            counts = _sign_of_numbers(ours[i], ours[k]) * _sign_of_numbers(theirs[j], theirs[l])
-            agrees = neighbours >= 0 if j < l else neighbours > 0
-            if words < 0 or counts < 0 or not agrees:
-                for one in (i, k):
-                    doubtful.setdefault(one, set()).update((j, l))
-    return doubtful
+            counts = _sign_of_numbers(ours[i], ours[k]) * _sign_of_numbers(theirs[j], theirs[m])
+            blocks = together[i, j] + together[k, m] - together[i, m] - together[k, j]
+            agrees = neighbours >= 0 if j < m else neighbours > 0
+            if min(words, counts, blocks) < 0 or not agrees:
+                doubtful |= {i, k}
+    return {i: j for i, j in pairs.items() if i not in doubtful}
 
 
-def _is_number(path: str) -> bool:
-    return path.rpartition(".")[2].isdigit()
+def _without_support(pairs: Mapping[int, int], sides: _Sides) -> dict[int, int]:
+    """The pairs that more than their place in the order speaks for: their names, their shapes, or a neighbour.
+
+    In sequences that are out of order altogether, an alignment means nothing.
+    """
+    ours, theirs = Counter(i for i, _ in sides.fits), Counter(j for _, j in sides.fits)
+    certain = {i for i, j in pairs.items() if sides.named.get(i) == j or ours[i] == 1 or theirs[j] == 1}
+    kept = dict(pairs)
+    alone = [-1]
+    while alone:
+        alone = [
+            i
+            for i, j in kept.items()
+            if i not in certain and not sides.is_bare(i, j) and not sides.neighbours(kept, (i, j))
+        ]
+        kept = {i: j for i, j in kept.items() if i not in alone}
+    # Where that leaves less than half, neighbours are there by chance as well.
+    others = set(ours) - certain
+    return kept if 2 * len(others & set(kept)) >= len(others) else {i: j for i, j in kept.items() if i in certain}
+
+
+def _together(pairs: Mapping[int, int], ours: Sequence[str], theirs: Sequence[str]) -> np.ndarray:
+    """For every layer and module, how far its pairs share blocks with it on both sides at once."""
+    shared = [_shared(paths) for paths in (ours, theirs)]
+    return shared[0][:, list(pairs.keys())] @ shared[1][list(pairs.values())]
+
+
+def _shared(paths: Sequence[str]) -> np.ndarray:
+    """How many leading parts every two paths have in common."""
+    parts = [path.split(".") for path in paths]
+    equal = np.ones((len(paths), len(paths)), bool)
+    found = np.zeros((len(paths), len(paths)), np.int64)
+    for depth in range(max(map(len, parts), default=0)):
+        level = np.array([part[depth] if depth < len(part) else f"\0{n}" for n, part in enumerate(parts)])
+        equal &= level[:, None] == level[None, :]
+        found += equal
+    return found
+
+
+def _named(ours: Sequence[_Name], theirs: Sequence[_Name]) -> dict[int, int]:
+    """The layers and modules whose names say the same.
+
+    A last number counts only if both sides number all of a block's layers alike: ``layers.2`` is the third here and
+    the second there, where activations are counted, too.
+    """
+    count, other = Counter(name.tokens for name in ours), Counter(name.tokens for name in theirs)
+    single = {tokens for tokens in count.keys() & other.keys() if tokens and count[tokens] == other[tokens] == 1}
+    differing = {tokens[:-1] for tokens in count.keys() ^ other.keys()}
+    places = {name.tokens: j for j, name in enumerate(theirs) if not name.numbered}
+    return {
+        i: places[name.tokens]
+        for i, name in enumerate(ours)
+        if name.tokens in single
+        and name.tokens in places
+        and not name.numbered
+        and not (name.tokens[-1].isdigit() and name.tokens[:-1] in differing)
+    }
 
 
 def _sign_of_numbers(a: _Name, b: _Name) -> int:
@@ -792,16 +885,6 @@ def _sign_of_numbers(a: _Name, b: _Name) -> int:
     if a.skeleton() != b.skeleton() or a.numbers() == b.numbers():
         return 0
     return 1 if a.numbers() < b.numbers() else -1
-
-
-def _neighbours(pairs: Mapping[int, int], *swapped: tuple[int, int]) -> int:
-    """How many neighbours of these pairs are pairs too; the pairs themselves do not count."""
-    own = {i for i, _ in swapped}
-    return sum(
-        i + step not in own and pairs.get(i + step) == j + step and i + step in pairs
-        for i, j in swapped
-        for step in (-1, 1)
-    )
 
 
 # ---------------------------------------------------------------------------------------------------- layouts

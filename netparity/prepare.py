@@ -87,7 +87,7 @@ def prepare(
     _require_known(stages, looked.graph, stated, input_names(len(looked.inputs)))
     dropped = tuple(dropouts) if dropouts is not None else tuple(name for name in random if name in stages)
     jax_loss, torch_loss, labels = _losses(losses, labels, looked, seed)
-    ours = jax_side.JaxSide(network.network, jax_loss, dropped, tuple(stages))
+    ours = jax_side.JaxSide(network.network, jax_loss, dropped, tuple(stages), quick=True)
     theirs = torch_side.TorchSide(
         module,
         stages,
@@ -209,9 +209,10 @@ def _infer(network: JaxNetwork, module: nn.Module, looked: _Looked) -> dict[str,
 def _maps(looked: _Looked) -> dict[str, tuple[int, int, int]]:
     """By JAX kernel behind a flattening that PyTorch does otherwise, the map's ``(height, width, channels)``."""
     theirs = [shape for shape in looked.record.flattened.values() if len(shape) == 3]
+    maps = {name: found.map for name, found in uses.flattened(looked.traced).items()}
     return {
         name: (shape[0], shape[1], shape[2])
-        for name, shape in uses.flattened(looked.traced).items()
+        for name, shape in maps.items()
         if len(shape) == 3 and (shape[2], *shape[:2]) in theirs and shape[:2] != (1, 1)
     }
 

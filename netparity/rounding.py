@@ -9,6 +9,7 @@ probabilistic analysis of `netparity.bounds` gives them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -39,24 +40,25 @@ _FUNCTIONS = frozenset(  # vectorised approximations of both libraries: a few un
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 _SUMS = (*_PRODUCTS, "cumsum", "reduce_window_sum", "scatter-add", "scatter_add")
 _FUNCTION_ERROR = 4.0
+_Seed = int | jax.Array
 _INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def simulate(jaxpr: core.ClosedJaxpr, args: Sequence[Any], key: jax.Array) -> list[Any]:
+def simulate(jaxpr: core.ClosedJaxpr, args: Sequence[Any], seed: int = 0) -> list[Any]:
     """Evaluates a computation in float64 with the rounding errors of float32.
 
     Args:
       jaxpr: what to compute, traced in float64.
       args: its arguments, which are not moved.
-      key: of the errors.
+      seed: of the errors.
 
     Returns:
       its results.
     """
-    return _evaluate(jaxpr.jaxpr, jaxpr.consts, args, key)
+    return _evaluate(jaxpr.jaxpr, jaxpr.consts, args, seed)
 
 
-def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], key: jax.Array) -> list[Any]:
+def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], seed: _Seed) -> list[Any]:
     env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def read(var: Any) -> Any:
@@ -64,7 +66,7 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], key
 
     for number, equation in enumerate(jaxpr.eqns):
         operands = [read(var) for var in equation.invars]
-        own = jax.random.fold_in(key, number)
+        own = _hash(seed + (number + 1 if isinstance(seed, int) else jnp.uint32(number + 1)))
         if equation.primitive.name == "scan":
             env.update(zip(equation.outvars, _scanned(equation.params, operands, own), strict=True))
             continue
@@ -72,20 +74,20 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], key
         if inner is not None:
             env.update(zip(equation.outvars, _evaluate(inner.jaxpr, inner.consts, operands, own), strict=True))
             continue
-        for var, result in equations.evaluate(jaxpr, equation, read).items():
+        for var, result in equations.evaluate(jaxpr, [equation], read).items():
             env[var] = _moved(equation, operands, result, own)
     return [read(var) for var in jaxpr.outvars]
 
 
-def _scanned(params: Any, operands: Sequence[Any], key: jax.Array) -> list[Any]:
+def _scanned(params: Any, operands: Sequence[Any], seed: _Seed) -> list[Any]:
     """The results of a loop, whose every turn errs anew."""
     body, first = params["jaxpr"], params["num_consts"]
     consts, carry = operands[:first], operands[first : first + params["num_carry"]]
-    turns = jnp.arange(params["length"])
+    turns = jnp.arange(params["length"], dtype=jnp.uint32)
 
     def turn(carry: Sequence[Any], xs: tuple[Any, Sequence[Any]]) -> tuple[list[Any], list[Any]]:
         number, own = xs
-        out = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *own], jax.random.fold_in(key, number))
+        out = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *own], _hash(number ^ jnp.uint32(seed)))
         return out[: len(carry)], out[len(carry) :]
 
     xs = (turns, list(operands[first + params["num_carry"] :]))
@@ -106,22 +108,64 @@ def _inner(equation: Any) -> core.ClosedJaxpr | None:
     return None
 
 
-def _moved(equation: Any, operands: Sequence[Any], result: Any, key: jax.Array) -> Any:
+def _moved(equation: Any, operands: Sequence[Any], result: Any, seed: _Seed) -> Any:
     name = equation.primitive.name
     if name in _EXACT or not jnp.issubdtype(result.dtype, jnp.floating):
         return result
-    noise = U * jax.random.normal(key, result.shape, result.dtype)
+    key = jnp.uint32(seed)
     if name == "reduce_sum":
         n = max(1.0, operands[0].size / max(1, result.size))
-        terms = jnp.sqrt(jnp.square(operands[0]).sum(equation.params["axes"]))
-        return result + math.sqrt(n) * noise * jnp.maximum(terms, jnp.abs(result))
+        return _moved_sum(result, operands[0], key, math.sqrt(n), tuple(equation.params["axes"]))
     if name in _SUMS:
         of = operands[0].size
         if name in _PRODUCTS:  # [m, n] times [n, k] has m * k results
             of = math.sqrt(of * operands[1].size * max(1, result.size))
-        n = max(1.0, of / max(1, result.size))
-        return result + math.sqrt(n) * noise * jnp.abs(result).max()
+        return _moved_product(result, key, math.sqrt(max(1.0, of / max(1, result.size))))
     if name in _FUNCTIONS:
-        return result * (1 + _FUNCTION_ERROR * noise)
+        return _moved_function(result, key)
+    return _moved_once(result, key)
+
+
+# Compiled functions of their own, so that each is traced once for a shape and not behind every operation.
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _moved_sum(result: jax.Array, terms: jax.Array, key: jax.Array, root: float, axes: tuple[int, ...]) -> jax.Array:
+    scale = jnp.maximum(jnp.sqrt(jnp.square(terms).sum(axes)), jnp.abs(result))
+    return result + root * _noise(key, result) * scale
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _moved_product(result: jax.Array, key: jax.Array, root: float) -> jax.Array:
+    return result + root * _noise(key, result) * jnp.abs(result).max()
+
+
+@jax.jit
+def _moved_function(result: jax.Array, key: jax.Array) -> jax.Array:
+    return result * (1 + _FUNCTION_ERROR * _noise(key, result))
+
+
+@jax.jit
+def _moved_once(result: jax.Array, key: jax.Array) -> jax.Array:
     held = result.astype(jnp.float32).astype(result.dtype) == result
-    return jnp.where(held, result, result * (1 + noise))
+    return jnp.where(held, result, result * (1 + _noise(key, result)))
+
+
+def _noise(key: jax.Array, like: jax.Array) -> jax.Array:
+    """Random numbers of float32's unit roundoff, nearly normal: the sums of the four bytes of a hash.
+
+    JAX's own generators would do, and take a minute to compile where they stand behind every operation.
+    """
+    places = jnp.arange(like.size, dtype=jnp.uint32).reshape(like.shape)
+    bits = _hash(places * jnp.uint32(0x9E3779B9) ^ key)
+    total = sum(((bits >> shift) & 0xFF).astype(jnp.float32) for shift in (0, 8, 16, 24))
+    return (U * (total - 510.0) / math.sqrt(4 * (256**2 - 1) / 12)).astype(like.dtype)
+
+
+def _hash(x: Any) -> Any:
+    """Scrambles 32 bits. Source: C. Wellons, "Prospecting for Hash Functions", 2018 (lowbias32)."""
+    if isinstance(x, int):
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+        x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    else:
+        x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+        x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)

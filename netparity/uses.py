@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,8 +33,21 @@ def _used(jaxpr: core.Jaxpr, names: Mapping[Any, str]) -> Iterator[str]:
             known |= {out: known[var] for var in operands if var in known for out in equation.outvars}
 
 
-def flattened(traced: Trace) -> dict[str, tuple[int, ...]]:
-    """The shape, without the batch, of what is flattened into each matrix product's input, by its kernel."""
+@dataclasses.dataclass(frozen=True)
+class Flattening:
+    """What is flattened into a matrix product's input.
+
+    Attributes:
+      map: the shape without the batch of what is flattened.
+      stages: the named values between the flattening and the product, in which single values alone may be changed.
+    """
+
+    map: tuple[int, ...]
+    stages: tuple[str, ...]
+
+
+def flattened(traced: Trace) -> dict[str, Flattening]:
+    """Every flattening before a matrix product, by the name of its kernel."""
     jaxpr = traced.jaxpr.jaxpr
     names = dict(zip(jaxpr.invars, traced.arrays, strict=False))
     producers = {var: equation for equation in jaxpr.eqns for var in equation.outvars}
@@ -43,22 +57,23 @@ def flattened(traced: Trace) -> dict[str, tuple[int, ...]]:
             continue
         x, kernel = equation.invars
         if kernel in names and getattr(x.aval, "ndim", 0) == 2:
-            shape = _before(x, producers)
-            if shape is not None:
-                found[names[kernel]] = shape
+            before = _before(x, producers, traced)
+            if before is not None:
+                found[names[kernel]] = before
     return found
 
 
-def _before(var: Any, producers: Mapping[Any, Any]) -> tuple[int, ...] | None:
-    """The shape of the map that a flat array was, where nothing but single values were changed since."""
-    size = var.aval.size
+def _before(var: Any, producers: Mapping[Any, Any], traced: Trace) -> Flattening | None:
+    """The map that a flat array was, where nothing but single values were changed since."""
+    size, passed = var.aval.size, []
     while var in producers:
+        passed += [name for name, tap in zip(traced.names, traced.taps, strict=True) if tap is var]
         equation = producers[var]
         operands = [v for v in equation.invars if not isinstance(v, core.Literal) and v.aval.size == size]
         if equation.primitive.name == "dot_general" or not operands:
             return None
         before = operands[-1] if equation.primitive.name == "select_n" else operands[0]
         if equation.primitive.name == "reshape" and before.aval.ndim > 2:
-            return tuple(before.aval.shape[1:])
+            return Flattening(tuple(before.aval.shape[1:]), tuple(passed))
         var = before
     return None

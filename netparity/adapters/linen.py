@@ -120,12 +120,22 @@ class _Linen:
     def _marked(
         self, floating: jnp.dtype, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
     ) -> Any:
+        if isinstance(context.module, nn.RNN) and context.method_name == "__call__":
+            kwargs = {
+                **kwargs,
+                "initial_carry": kwargs.get("initial_carry") or _carry(context.module, args[0], floating),
+            }
         out = call(*args, **kwargs)
-        if context.method_name == "initialize_carry":  # zeros in float32, whatever the parameters are now
-            return jax.tree.map(lambda x: x.astype(floating) if jnp.issubdtype(x.dtype, jnp.floating) else x, out)
         own = self.method if not context.module.path else "__call__"
         if context.method_name != own:
             return out
         name = ".".join(context.module.path) or "output"
         self.kinds[name] = type(context.module).__name__
         return marks.mark(out, name)
+
+
+def _carry(layer: nn.RNN, x: jax.Array, floating: jnp.dtype) -> Any:
+    """Where a recurrence begins: what its cell says, which is of float32 whatever the parameters are now."""
+    time = (0 if layer.time_major else x.ndim - layer.cell.num_feature_axes - 1) % x.ndim
+    shape = (*x.shape[:time], *x.shape[time + 1 :])
+    return jax.tree.map(lambda a: a.astype(floating), layer.cell.initialize_carry(jax.random.key(0), shape))

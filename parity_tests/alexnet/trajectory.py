@@ -18,8 +18,9 @@ import optax
 
 from jaxalex.training.state import TrainState
 from netparity import bounds
-from netparity.measure import Arrays, require_same_names
+from netparity.measure import Arrays
 from netparity.results import Check, Trajectory, check
+from netparity.training import chaos_ratio, distance, perturbed
 from parity_tests.alexnet.networks import flat, nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
@@ -162,20 +163,6 @@ class TorchRun:
         )
 
 
-def distance(a: Arrays, b: Arrays) -> float:
-    """The largest difference of any array relative to that array's scale; infinite where not finite."""
-    require_same_names(a, b, "parameters")
-    worst = 0.0
-    for name in b:
-        if not (np.isfinite(a[name]).all() and np.isfinite(b[name]).all()):
-            return float("inf")
-        difference = float(np.abs(np.subtract(a[name], b[name])).max())
-        scale = float(np.abs(b[name]).max())
-        if difference:
-            worst = max(worst, difference / scale if scale else float("inf"))
-    return worst
-
-
 def lockstep(
     jax_program: JaxProgram,
     torch_program: TorchProgram,
@@ -213,16 +200,6 @@ def lockstep(
         yield row
 
 
-def perturbed(params: Arrays, seed: int) -> Arrays:
-    """Every parameter moved by one unit in the last place, up or down at random."""
-    rng = np.random.default_rng(seed)
-    moved = {}
-    for name, value in params.items():
-        direction = np.where(rng.integers(0, 2, value.shape, dtype=np.int8), np.inf, -np.inf).astype(value.dtype)
-        moved[name] = np.nextafter(value, direction)
-    return moved
-
-
 def run(
     jax_program: JaxProgram,
     torch_program: TorchProgram,
@@ -255,15 +232,3 @@ def run(
         checks.append(check("training", "training", "chaos ratio", ratio, bounds.CHAOS_LIMIT, "float32", note))
     float64 = [row["parameters"] for row in found["float64"]]
     return Trajectory(float64, float32, controls, ratio, all(one.passed for one in checks)), checks
-
-
-def chaos_ratio(differences: list[float], controls: list[list[float]]) -> float:
-    """Median over the steps of a difference over the largest control's; infinite where nothing can be told.
-
-    >>> chaos_ratio([2.0, 3.0, 8.0], [[1.0, 1.0, 1.0], [1.0, 3.0, 2.0]])
-    2.0
-    """
-    largest = np.max(np.array(controls), axis=0)
-    known = np.isfinite(differences) & (largest > 0)
-    ratio = np.divide(differences, largest, out=np.full(len(largest), np.inf), where=known)
-    return float(np.median(ratio))
