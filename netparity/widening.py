@@ -48,7 +48,7 @@ def _evaluated(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
     for equation in jaxpr.eqns:
         if not _has_narrow(equation):
-            env.update(equations.evaluate(jaxpr, equation, read))
+            env.update(equations.evaluate(jaxpr, [equation], read))
             continue
         operands = [read(var) for var in equation.invars]
         env.update(zip(equation.outvars, map(_wide, _results(jaxpr, equation, operands)), strict=True))
@@ -112,7 +112,7 @@ def _alone(jaxpr: core.Jaxpr, equation: Any) -> Callable[..., list[Any]]:
             for var, value in zip(equation.invars, operands, strict=True)
             if not isinstance(var, core.Literal)
         }
-        found = equations.evaluate(jaxpr, equation, values.__getitem__)
+        found = equations.evaluate(jaxpr, [equation], values.__getitem__)
         return [None if _is_dropped(var) else found[var] for var in equation.outvars]
 
     return alone
