@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netparity.layouts import AsIs as AsIs
     from netparity.layouts import ChannelsFirst as ChannelsFirst
     from netparity.layouts import Flattened as Flattened
+    from netparity.layouts import Regrouped as Regrouped
     from netparity.matching import as_python as as_python
     from netparity.measure import ParityError as ParityError
     from netparity.prepare import infer_table as infer_table
@@ -48,6 +49,7 @@ _HOMES = {
     "Flattened": "netparity.layouts",
     "ParityError": "netparity.measure",
     "Part": "netparity.table",
+    "Regrouped": "netparity.layouts",
     "Reshaped": "netparity.table",
     "Result": "netparity.results",
     "Same": "netparity.table",

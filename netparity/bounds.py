@@ -23,7 +23,7 @@ AMPLIFIED_LIMIT = 1e-7  # no network amplifies rounding in float64 by more and i
 FUNCTIONS = frozenset(
     [
         *("exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "rsqrt", "sqrt", "cbrt", "pow"),
-        *("sin", "cos", "tan", "integer_pow", "div", "reduce_sum", "cumsum", "scan", "while", "reduce_window_sum"),
+        *("sin", "cos", "tan", "integer_pow", "reduce_sum", "cumsum", "scan", "while", "reduce_window_sum"),
     ]
 )
 TRAJECTORY_LIMIT = 1e-10

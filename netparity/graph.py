@@ -97,10 +97,10 @@ class Trace:
     """A traced network.
 
     Attributes:
-      jaxpr: its equations, of the arrays (sorted by name), the inputs and the key.
+      jaxpr: its equations, of the arrays in the order of their names, the inputs and the key.
       names: of its stages, in order.
       taps: the variable that holds each one's value.
-      arrays: the names of its arrays, sorted.
+      arrays: the names of its arrays, as they were given.
       inputs: how many it has.
       outputs: the structure of what it returns: outputs and state.
     """
@@ -146,6 +146,8 @@ class Trace:
         """Who feeds whom."""
         found = Graph({}, {}, {}, {})
         jaxpr, taps = self.jaxpr.jaxpr, self._by_variable()
+        names = sorted(self.arrays)
+        ndim = {name: len(var.aval.shape) for name, var in zip(names, jaxpr.invars, strict=False)}
         env: dict[Any, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {}
         nothing: tuple[frozenset[str], frozenset[str], frozenset[str]] = (frozenset(), frozenset(), frozenset())
 
@@ -153,13 +155,14 @@ class Trace:
             for name in taps.get(var, ()):
                 order = (*input_names(self.inputs), *found.parents)
                 found.parents[name] = tuple(one for one in order if one in sources[0])
-                found.params[name] = tuple(one for one in self.arrays if one in sources[1])
+                used = [one for one in self.arrays if one in sources[1]]
+                found.params[name] = tuple(sorted(used, key=lambda one: -ndim[one]))  # kernels before biases
                 found.primitives[name] = sources[2]
                 found.shapes[name] = tuple(var.aval.shape)
                 sources = (frozenset([name]), frozenset(), frozenset())
             env[var] = sources
 
-        labels = [(nothing[0], frozenset([name]), nothing[2]) for name in self.arrays]
+        labels = [(nothing[0], frozenset([name]), nothing[2]) for name in names]
         labels += [(frozenset([name]), nothing[1], nothing[2]) for name in input_names(self.inputs)]
         for var in jaxpr.constvars:
             write(var, nothing)
@@ -232,7 +235,7 @@ def trace(
         jaxpr,
         tuple(name for name, _ in found),
         tuple(var for _, var in found),
-        tuple(sorted(arrays)),
+        tuple(arrays),
         len(inputs),
         structure[0],
     )

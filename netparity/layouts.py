@@ -56,7 +56,25 @@ class Flattened:
         return array.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(-1, h * w * c)
 
 
-Layout = AsIs | ChannelsFirst | Flattened
+@dataclasses.dataclass(frozen=True)
+class Regrouped:
+    """The same numbers in the same order; axes of length 1 are left out, or the last ones joined, on one side.
+
+    Attributes:
+      jax, torch: the shapes behind the batch.
+    """
+
+    jax: Shape
+    torch: Shape
+
+    def to_torch(self, array: Any) -> Any:
+        return array.reshape(array.shape[0], *self.torch)
+
+    def to_common(self, array: Any) -> Any:
+        return array.reshape(array.shape[0], *self.jax)
+
+
+Layout = AsIs | ChannelsFirst | Flattened | Regrouped
 AS_IS, CHANNELS_FIRST = AsIs(), ChannelsFirst()
 
 
@@ -79,12 +97,26 @@ def by_shape(jax: Shape, torch: Shape) -> Layout:
 
     >>> by_shape((2, 12, 16, 3), (2, 3, 12, 16)), by_shape((2, 4, 7, 7), (2, 4, 7, 7))
     (ChannelsFirst(), AsIs())
+    >>> by_shape((2, 7), (2, 7, 1, 1))
+    Regrouped(jax=(7,), torch=(7, 1, 1))
     """
+    if len(torch) != len(jax) and _regroups(jax, torch):
+        return Regrouped(jax[1:], torch[1:])
     if len(torch) != len(jax) or (torch == jax and torch != turned(jax)):
         return AS_IS
     if torch == turned(jax) and torch != jax:
         return CHANNELS_FIRST
     return usual(len(jax))
+
+
+def _regroups(jax: Shape, torch: Shape) -> bool:
+    if not jax or not torch or jax[0] != torch[0]:
+        return False
+    if [n for n in jax[1:] if n != 1] == [n for n in torch[1:] if n != 1]:
+        return True
+    short, long = sorted((jax, torch), key=len)
+    joined = len(short) > 2 and short[:-1] == long[: len(short) - 1]  # [b, t, heads * depth] and [b, t, heads, depth]
+    return joined and short[-1] == math.prod(long[len(short) - 1 :])
 
 
 def infer(jax: Mapping[str, Shape], torch: Mapping[str, Shape], flattened: Iterable[Shape]) -> dict[str, Layout]:

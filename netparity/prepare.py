@@ -254,12 +254,12 @@ def _dropouts(network: JaxNetwork, looked: _Looked, module: nn.Module, train: bo
     except Exception as problem:
         raise ParityError(f"the JAX network fails on these inputs in training mode: {_line(problem)}") from problem
     random = [name for name, used in found.primitives.items() if used & _DRAWS]
-    mixed = [name for name in random if found.params[name]]
+    mixed = [name for name in random if any(param.startswith(f"{name}.") for param in network.arrays)]
     if mixed:
         raise ParityError(
-            f"in training {', '.join(mixed)} draws random numbers and has parameters, too: make the dropout a module "
-            "of its own or mark what it gives with jax.ad_checkpoint.checkpoint_name, so that PyTorch can get its "
-            'mask; or compare evaluation alone with modes=["evaluation"]'
+            f"in training {', '.join(mixed)} draws random numbers and has parameters of its own: make the dropout a "
+            "module or mark what it gives with jax.ad_checkpoint.checkpoint_name, so that PyTorch can get its mask; "
+            'or compare evaluation alone with modes=["evaluation"]'
         )
     dropping = {c.name for c in looked.record.calls if pairing.drops(c.module, torch_side.DROPOUTS, torch_side.RANDOM)}
     return pairing.dropouts(found, random, looked.record.calls, dropping)
@@ -289,12 +289,15 @@ def _layouts(
     channels_last: bool,
 ) -> dict[str, Layout]:
     """What the shapes on both sides, and the dense kernels that the table turns, tell of each stage's layout."""
-    maps = [e.flattened for e in entries.values() if isinstance(e, DenseKernel) and e.flattened is not None]
-    shapes = theirs.own_shapes(dict(arrays), looked.inputs)
-    found = layouts.infer(ours.shapes(dict(arrays), looked.inputs), shapes, maps)
-    if channels_last:
-        return found
-    return dict.fromkeys(found, layouts.AS_IS)
+    kernels = {n: e.flattened for n, e in entries.items() if isinstance(e, DenseKernel) and e.flattened is not None}
+    sizes = ours.shapes(dict(arrays), looked.inputs)
+    if not channels_last:
+        return dict.fromkeys(sizes, layouts.AS_IS)
+    found = layouts.infer(sizes, theirs.own_shapes(dict(arrays), looked.inputs), kernels.values())
+    for kernel, before in uses.flattened(looked.traced).items():
+        if kernel in kernels:
+            found |= {name: layouts.Flattened(kernels[kernel]) for name in before.stages if name in sizes}
+    return found
 
 
 def _losses(

@@ -14,7 +14,7 @@ from netparity.graph import Trace
 def order(traced: Trace) -> list[str]:
     """The names of the network's arrays in the order of their first use; those never used come last."""
     jaxpr = traced.jaxpr.jaxpr
-    names = dict(zip(jaxpr.invars, traced.arrays, strict=False))  # the arrays are the first arguments
+    names = dict(zip(jaxpr.invars, sorted(traced.arrays), strict=False))  # the arrays are the first arguments
     found = dict.fromkeys(_used(jaxpr, names))
     return [*found, *(name for name in traced.arrays if name not in found)]
 
@@ -49,7 +49,7 @@ class Flattening:
 def flattened(traced: Trace) -> dict[str, Flattening]:
     """Every flattening before a matrix product, by the name of its kernel."""
     jaxpr = traced.jaxpr.jaxpr
-    names = dict(zip(jaxpr.invars, traced.arrays, strict=False))
+    names = dict(zip(jaxpr.invars, sorted(traced.arrays), strict=False))
     producers = {var: equation for equation in jaxpr.eqns for var in equation.outvars}
     found = {}
     for equation in jaxpr.eqns:
