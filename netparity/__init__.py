@@ -10,8 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netparity.adapters.equinox import equinox as equinox
     from netparity.adapters.function import function as function
     from netparity.adapters.linen import linen as linen
+    from netparity.adapters.nnx import nnx as nnx
     from netparity.comparison import Comparison as Comparison
     from netparity.comparison import assert_parity as assert_parity
     from netparity.comparison import compare as compare
@@ -57,11 +59,13 @@ _HOMES = {
     "as_python": "netparity.matching",
     "assert_parity": "netparity.comparison",
     "compare": "netparity.comparison",
+    "equinox": "netparity.adapters.equinox",
     "finish": "netparity.comparison",
     "full_float32": "netparity.report.environment",
     "function": "netparity.adapters.function",
     "infer_table": "netparity.prepare",
     "linen": "netparity.adapters.linen",
+    "nnx": "netparity.adapters.nnx",
 }
 __all__ = list(_HOMES)
 

@@ -21,6 +21,7 @@ from jax.extend import core
 
 from netparity import equations, marks
 from netparity.measure import ParityError
+from netparity.widening import widened
 
 Tap = Callable[[str, jax.Array], jax.Array]
 _INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr"}
@@ -220,7 +221,6 @@ def trace(
 
     jaxpr = _inlined(jax.make_jaxpr(flat)(dict(arrays), tuple(inputs), key))
     returned = jaxpr.jaxpr.outvars[structure[0].num_leaves :]
-    marked = list(_marks(jaxpr.jaxpr))
     producers = {var: i for i, eqn in enumerate(jaxpr.jaxpr.eqns) for var in eqn.outvars}
     hidden = len({producers.get(var) for var in returned}) < len(set(returned))
     if hidden or any(isinstance(var, core.Literal) for var in returned):
@@ -228,10 +228,9 @@ def trace(
             "the JAX network hides its intermediates inside one compiled or transformed function: "
             "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
         )
-    found = [*zip(names, returned, strict=True), *marked]
-    if stages is not None:
-        found = [(name, var) for name, var in found if name in stages]
-    _require_dtype(found, arrays, inputs)
+    _require_dtype(_named(jaxpr.jaxpr, names, stages), arrays, inputs)
+    jaxpr = widened(jaxpr)
+    found = _named(jaxpr.jaxpr, names, stages)
     return Trace(
         jaxpr,
         tuple(name for name, _ in found),
@@ -240,6 +239,13 @@ def trace(
         len(inputs),
         structure[0],
     )
+
+
+def _named(jaxpr: core.Jaxpr, returned: Sequence[str], stages: Collection[str] | None) -> list[tuple[str, Any]]:
+    """The named values: those that the network returns, which stand last among its results, and those it marks."""
+    own = jaxpr.outvars[len(jaxpr.outvars) - len(returned) :]
+    found = [*zip(returned, own, strict=True), *_marks(jaxpr)]
+    return found if stages is None else [(name, var) for name, var in found if name in stages]
 
 
 def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], inputs: Sequence[Any]) -> None:

@@ -66,3 +66,11 @@ def mode_keyword(function: Callable[..., Any]) -> tuple[str, bool] | None:
     """
     known = inspect.signature(function).parameters
     return next(((name, value) for name, value in _MODES.items() if name in known), None)
+
+
+def drops(module: Any) -> bool:
+    """Whether a module is a dropout, by its name: ``Dropout``, ``DropPath``, ``StochasticDepth`` …
+
+    In training its input is marked, so that the layer before it is a stage of its own even if it is no module.
+    """
+    return any(word in type(module).__name__.lower() for word in ("drop", "stochastic"))
