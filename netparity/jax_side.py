@@ -346,14 +346,31 @@ def _GRADIENTS(
 
 @_program("dropouts", judged=False)
 def _MASKS(network: Network, stages: Any, arrays: Any, inputs: Any, key: Any, dropouts: tuple[str, ...]) -> Any:
-    seen: dict[str, jax.Array] = {}
+    if stages is not None:
+        stages = (*stages, *map(_given, dropouts))
+    traced = trace(network, arrays, inputs, key, stages)
+    # Fed ones, a dropout shows what it keeps; fed minus ones as well, in case that something before it makes them zero.
+    kept = {name: jnp.zeros((), bool) for name in dropouts}
+    for sign in (1.0, -1.0):
+        seen: dict[str, jax.Array] = {}
 
-    def tap(name: str, value: jax.Array) -> jax.Array:
-        seen[name] = value
-        return jnp.ones_like(value)  # fed ones, a dropout shows what it keeps; XLA drops all the rest
+        def tap(name: str, value: jax.Array, sign: float = sign, seen: dict[str, jax.Array] = seen) -> jax.Array:
+            seen[name] = value
+            return jnp.full_like(value, sign)
 
-    trace(network, arrays, inputs, key, stages).run(tap, arrays, inputs, key)
-    return {name: (seen[name] != 0).astype(jnp.uint8) for name in dropouts}
+        traced.run(tap, arrays, inputs, key)
+        kept = {name: kept[name] | (seen[name] != 0) for name in dropouts}
+    return {name: mask.astype(jnp.uint8) for name, mask in kept.items()}
+
+
+def _given(dropout: str) -> str:
+    """What the adapters call the input of a dropout that is a module.
+
+    >>> _given("block.drop"), _given("drop#2")
+    ('block.drop.input', 'drop.input#2')
+    """
+    path, hash_, count = dropout.partition("#")
+    return f"{path}.input{hash_}{count}"
 
 
 def _record(seen: dict[str, jax.Array]) -> Callable[[str, jax.Array], jax.Array]:

@@ -26,7 +26,7 @@ def _used(jaxpr: core.Jaxpr, names: Mapping[Any, str]) -> Iterator[str]:
         inner = next((v for v in equation.params.values() if isinstance(v, core.Jaxpr | core.ClosedJaxpr)), None)
         body = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
         if body is not None and len(body.invars) == len(equation.invars):
-            outer = zip(body.invars, equation.invars, strict=True)
+            outer = [(own, var) for own, var in zip(body.invars, equation.invars, strict=True) if var in operands]
             yield from _used(body, {own: known[var] for own, var in outer if var in known})
         yield from (known[var] for var in operands if var in known)
         if equation.primitive.name in ("convert_element_type", "copy", "reshape", "transpose", "squeeze"):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, drops, float32, mode_keyword
 from netparity.measure import ParityError
 
 _OF_A_CALL = ("intermediates", "perturbations", "losses", "metrics")  # collections that are no state
@@ -101,7 +101,7 @@ class _Linen:
         rngs = {} if key is None else dict.fromkeys(self.rngs, key)
         mutable = sorted({path[0] for _, path in self.paths} - {"params"}) if key is not None else False
         floating = next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
-        with nn.intercept_methods(functools.partial(self._marked, floating)):
+        with nn.intercept_methods(functools.partial(self._marked, floating, key is not None)):
             found = self.module.apply(
                 variables, *inputs, rngs=rngs, mutable=mutable, method=self.method, **self._keywords(key is not None)
             )
@@ -117,14 +117,14 @@ class _Linen:
         name, in_training = self.keyword
         return {name: in_training if train else not in_training}
 
-    def _marked(
-        self, floating: jnp.dtype, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
-    ) -> Any:
+    def _marked(self, floating: jnp.dtype, train: bool, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, nn.RNN) and context.method_name == "__call__":
             kwargs = {
                 **kwargs,
                 "initial_carry": kwargs.get("initial_carry") or _carry(context.module, args[0], floating),
             }
+        if train and args and context.method_name == "__call__" and drops(context.module):
+            args = (marks.mark(args[0], f"{'.'.join(context.module.path)}.input"), *args[1:])
         out = call(*args, **kwargs)
         own = self.method if not context.module.path else "__call__"
         if context.method_name != own:
