@@ -128,7 +128,9 @@ def compare(
     wanted = [mode for mode in MODES if mode in modes]
     if len(wanted) > 1 and not levels.has_modes(pair):
         wanted = ["training"]
-    result.layers, checks, result.flips = levels.network(pair, dtypes, wanted, states, result.minimum_tolerance)
+    result.layers, checks, result.flips = levels.network(
+        pair, dtypes, wanted, whole=["float64"], states=states, tolerance=result.minimum_tolerance
+    )
     result.checks += checks
     result.checks += state.checks(pair, states, allow)
     if steps and optimizer is not None and not result.failures:  # training would only repeat them

@@ -117,6 +117,7 @@ def network(
     pair: Pair,
     dtypes: Collection[str] = DTYPES,
     modes: Sequence[str] = ("training",),
+    whole: Collection[str] | None = None,
     states: States | None = None,
     tolerance: dict[str, float] | None = None,
 ) -> tuple[list[StageResult], list[Check], list[Flips]]:
@@ -127,6 +128,8 @@ def network(
       dtypes: of `DTYPES`.
       modes: of `MODES`: in which stages are isolated, gradients and state compared; the shapes and the forward pass
         are compared in evaluation mode anyway.
+      whole: the dtypes in which the gradients of the whole pass are compared; None is all. In float32 they are not
+        judged.
       states: gets the state of both sides after a pass in training mode.
       tolerance: gets `tolerances`.
 
@@ -144,10 +147,10 @@ def network(
     alone = layers(pair, fed, dtypes)
     if "evaluation" in modes:
         alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed))
-    checks += forward(pair, dtypes, truth)
+    single = float32_forward(pair) if "float32" in dtypes else {}
+    checks += forward(pair, dtypes, truth, single.get("jax"))
     for mode in modes:
-        # What float32 does to a whole pass is not judged: once is enough.
-        checks += gradients(pair, dtypes if mode == modes[0] else ["float64"], mode, len(modes) > 1, states)
+        checks += gradients(pair, dtypes if whole is None else whole, mode, len(modes) > 1, states)
     cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
     alone = [
         dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
@@ -157,7 +160,6 @@ def network(
     ]
     if "float32" not in dtypes:
         return alone, checks, []
-    single = float32_forward(pair)
     if tolerance is not None:
         tolerance |= tolerances(single)
     return alone, checks, flips(pair, truth, single)
@@ -261,11 +263,13 @@ def layers(
     graph = pair.graph(mode)
     by_dtype: dict[str, dict[tuple[str, str], tuple[Error, Error, tuple[int, ...]]]] = {}
     exact = None  # what the JAX side gives in float64, if that was asked for
+    truth: dict[tuple[str, str], np.ndarray] = {}
     for dtype in DTYPES:
         if dtype not in dtypes:
             continue
         masks = pair.masks(dtype) if mode == "training" else {}
-        truth = quantities(pair.isolated(fed, "torch", "float64", masks, members, mode), members)
+        if masks or not truth:  # each dtype draws masks of its own
+            truth = quantities(pair.isolated(fed, "torch", "float64", masks, members, mode), members)
         jax = quantities(pair.isolated(fed, "jax", dtype, masks, members, mode), members)
         require_same_names(jax, truth)
         exact = jax if dtype == "float64" else exact
@@ -389,10 +393,19 @@ def quantities(result: Isolated, groups: Groups) -> dict[tuple[str, str], np.nda
     return found
 
 
-def forward(pair: Pair, dtypes: Collection[str], truth: Arrays) -> Iterator[Check]:
-    """Level 2, cumulative, in evaluation mode; ``truth`` is the PyTorch side in float64."""
+def forward(pair: Pair, dtypes: Collection[str], truth: Arrays, single: Arrays | None = None) -> Iterator[Check]:
+    """Level 2, cumulative, in evaluation mode.
+
+    Args:
+      pair: the networks.
+      dtypes: of `DTYPES`.
+      truth: the PyTorch side in float64.
+      single: the JAX side in float32; None computes it.
+    """
     for dtype in dtypes:
-        jax = pair.jax.forward(pair.params_as(dtype), pair.inputs_as(dtype))
+        jax = single if dtype == "float32" else None
+        if jax is None:
+            jax = pair.jax.forward(pair.params_as(dtype), pair.inputs_as(dtype))
         require_same_names(jax, truth, "stages")
         if dtype == "float64":
             found = [("forward", name, name, jax[name], truth[name], None) for name in truth]
