@@ -154,7 +154,7 @@ class JaxSide:
         with _precision(arrays, inputs):
             quick = self.quick and jax.default_backend() == "cpu"
             if jax.config.read("jax_enable_x64"):
-                quick = quick and self.graph(arrays, inputs).work <= _QUICK
+                quick = quick and self.graph(arrays, inputs).work <= program.limit
             else:
                 quick = quick and not program.judged
             compiled = program.quick if quick else program.usual
@@ -169,24 +169,26 @@ class _Program:
       usual: compiled as JAX compiles by default.
       quick: compiled in a fifth of the time to a slower program; float64 does not care what is fused.
       judged: whether its numbers in float32 are judged, so that they must be the usual one's.
+      limit: products in a forward pass, up to which the usual one takes longer to compile than the quick one to run.
     """
 
     usual: Callable[..., Any]
     quick: Callable[..., Any]
     judged: bool
+    limit: float
 
 
-_QUICK = 1e9  # products in a forward pass, up to which compilation takes longer than the program
 _QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
-def _program(*static: str, judged: bool = True) -> Callable[[Callable[..., Any]], _Program]:
+def _program(*static: str, judged: bool = True, limit: float = 1e8) -> Callable[[Callable[..., Any]], _Program]:
     def decorate(function: Callable[..., Any]) -> _Program:
         names = ("network", "stages", *static)
         return _Program(
             jax.jit(function, static_argnames=names),
             jax.jit(function, static_argnames=names, compiler_options=_QUICK_OPTIONS),
             judged,
+            limit,
         )
 
     return decorate
@@ -305,7 +307,7 @@ def _alone(
 _ISOLATED = _program("groups")(_alone)
 
 
-@_program("groups")
+@_program("groups", limit=1e9)  # it has several times as many operations
 def _ROUNDED(
     network: Network,
     stages: Any,
