@@ -27,7 +27,8 @@ def _used(jaxpr: core.Jaxpr, names: Mapping[Any, str]) -> Iterator[str]:
         body = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
         if body is not None and len(body.invars) == len(equation.invars):
             outer = zip(body.invars, equation.invars, strict=True)
-            yield from _used(body, {own: known[var] for own, var in outer if var in known})
+            named = {own: var for own, var in outer if not isinstance(var, core.Literal)}
+            yield from _used(body, {own: known[var] for own, var in named.items() if var in known})
         yield from (known[var] for var in operands if var in known)
         if equation.primitive.name in ("convert_element_type", "copy", "reshape", "transpose", "squeeze"):
             known |= {out: known[var] for var in operands if var in known for out in equation.outvars}
