@@ -116,7 +116,8 @@ def _outputs(
     """What the whole networks return, unless it is what a stage gives on both sides."""
     own = [name for name, (path, _, _) in ours.items() if path == OUTPUT]
     returned = {call.name: call for call in calls if module_of(call.name) == ""}
-    pairs = dict(zip(own, returned, strict=True)) if len(own) == len(returned) else {n: n for n in own if n in returned}
+    by_place = len(own) == len(returned) and set(own) != set(returned)
+    pairs = dict(zip(own, returned, strict=True)) if by_place else {n: n for n in own if n in returned}
     return {
         name: match
         for name, match in pairs.items()
