@@ -209,9 +209,11 @@ class TorchSide:
         values: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
-            seen[name] = value if value.requires_grad else value.requires_grad_()
-            values[name] = value.detach().clone()
-            return value.clone()
+            # A copy: what else uses the module's own tensor is before the mark, as on the JAX side.
+            copy = value.clone()
+            seen[name] = copy if copy.requires_grad else copy.requires_grad_()
+            values[name] = copy.detach()
+            return copy.clone()  # a later layer may work in place
 
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
