@@ -139,9 +139,9 @@ def network(
         return [], checks, []
     truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
     fed = feed(truth, pair.seed)
-    alone = layers(pair, fed, dtypes)
+    alone = layers(pair, fed, dtypes) if "training" in modes else []
     if "evaluation" in modes:
-        alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed))
+        alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed) if "training" in modes else None)
     checks += forward(pair, dtypes, truth)
     for mode in modes:
         # What float32 does to a whole pass is not judged: once is enough.
@@ -149,7 +149,7 @@ def network(
     cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
     alone = [
         dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
-        if row.quantity == "output" and row.mode == "training"
+        if row.quantity == "output" and row.mode == modes[0]
         else row
         for row in alone
     ]
