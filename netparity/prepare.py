@@ -100,7 +100,10 @@ def prepare(
     found = _layouts(ours, theirs, arrays, looked, entries, network.channels_last)
     theirs = dataclasses.replace(theirs, layouts={**looked.layouts, **found, **stated})
     given = looked.inputs if len(looked.inputs) > 1 else looked.inputs[0]
-    return Ready(Pair(ours, theirs, arrays, given, labels, seed), looked.inputs, names)
+    pair = Pair(ours, theirs, arrays, given, labels, seed)
+    if train:
+        _require_training(pair)
+    return Ready(pair, looked.inputs, names)
 
 
 def infer_table(network: JaxNetwork, module: nn.Module, inputs: Any) -> dict[str, Entry]:
@@ -263,6 +266,23 @@ def _dropouts(network: JaxNetwork, looked: _Looked, module: nn.Module, train: bo
         )
     dropping = {c.name for c in looked.record.calls if pairing.drops(c.module, torch_side.DROPOUTS, torch_side.RANDOM)}
     return pairing.dropouts(found, random, looked.record.calls, dropping)
+
+
+def _require_training(pair: Pair) -> None:
+    """Refuses a PyTorch network that fails in training mode, or draws random numbers that no mask replaces."""
+    try:
+        drawing = pair.torch.drawing(pair.params, pair.inputs, pair.masks("float32"))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as problem:
+        raise ParityError(
+            f"the PyTorch network fails on these inputs in training mode: {_line(problem)}; "
+            'modes=["evaluation"] compares evaluation alone'
+        ) from problem
+    if drawing is not None:
+        raise ParityError(
+            f"in training the PyTorch network draws random numbers at {drawing}, other than by a dropout that the JAX "
+            "network shares: set the dropout= of attentions and recurrent layers to 0, use nn.Dropout for F.dropout, "
+            'or compare evaluation alone with modes=["evaluation"]'
+        )
 
 
 def _require_known(

@@ -145,6 +145,20 @@ class TorchSide:
             self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
         return {name: self._to_common(name, value) for name, value in seen.items()}
 
+    def drawing(self, arrays: Arrays, inputs: Inputs, masks: Arrays) -> str | None:
+        """The first stage of training mode before whose end random numbers are drawn, in spite of the masks."""
+        before, found = torch.get_rng_state(), []
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            if not torch.equal(torch.get_rng_state(), before):
+                found.append(name)
+            return value
+
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
+            drawn = not torch.equal(torch.get_rng_state(), before)
+        return next(iter(found), calls.OUTPUT) if drawn else None
+
     def isolated(
         self,
         arrays: Arrays,
