@@ -19,7 +19,7 @@ from netparity import calls
 from netparity.calls import Tap
 from netparity.graph import input_names
 from netparity.jax_side import Gradients, Groups, Inputs, Isolated, as_tuple
-from netparity.layouts import Layout, usual
+from netparity.layouts import ChannelsFirst, Layout, usual
 from netparity.measure import Arrays, ParityError
 
 RANDOM = ("StochasticDepth", "DropPath", "DropBlock2d")  # modules of others that drop as dropout does, by their name
@@ -80,6 +80,18 @@ class TorchSide:
         pools = {stage: module for stage, module in self.modules.items() if isinstance(module, nn.MaxPool2d)}
         sizes = {stage: (module.kernel_size, module.stride) for stage, module in pools.items()}
         return {stage: (np.max(kernel).item(), np.min(stride).item()) for stage, (kernel, stride) in sizes.items()}
+
+    def dropped_together(self, stage: str, ndim: int) -> tuple[int, ...] | None:
+        """Along which axes of the common layout a dropout keeps or drops everything; None where that is not known."""
+        module = self.modules[stage]
+        if isinstance(module, nn.Dropout):
+            return ()
+        if isinstance(module, DROPOUTS) and ndim > 2:
+            channel = ndim - 1 if isinstance(self._layout(stage, ndim), ChannelsFirst) else 1
+            return tuple(axis for axis in range(1, ndim) if axis != channel)
+        if type(module).__name__ in ("StochasticDepth", "DropPath") and getattr(module, "mode", "row") == "row":
+            return tuple(range(1, ndim))
+        return None
 
     @property
     def plain(self) -> set[str]:
