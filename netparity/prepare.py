@@ -401,11 +401,30 @@ def _torch_leaves(outputs: Any) -> list[torch.Tensor]:
 
 
 def weights(ready: Ready, state_dict: Mapping[str, Any]) -> Iterator[Check]:
-    """Whether a converter made the JAX network's values of these of PyTorch's."""
-    known = {name: torch.as_tensor(value).detach().cpu().numpy() for name, value in state_dict.items()}
-    made = ready.table.to_common({name: value for name, value in known.items() if ready.table.knows(name)})
+    """Whether a converter made the JAX network's values of these of PyTorch's.
+
+    Raises:
+      ParityError: listing what among them is no array, or is not the PyTorch network's.
+    """
+    given = {name: _numpy(name, value) for name, value in state_dict.items()}
+    own = {name: tuple(value.shape) for name, value in ready.pair.torch.module.state_dict().items()}
+    problems = [
+        f"{name} {list(value.shape)} for PyTorch's {list(own[name]) if name in own else 'none'}"
+        for name, value in given.items()
+        if own.get(name) != value.shape
+    ]
+    if problems:
+        raise ParityError("state_dict is not the PyTorch network's: " + "; ".join(problems))
+    made = ready.table.to_common({name: value for name, value in given.items() if ready.table.knows(name)})
     for name, true in made.items():
-        found = ready.pair.params[name]
-        worst = error(found, true).max
+        worst = error(ready.pair.params[name], true).max
         note = "" if worst <= bounds.U else "the converter gives other numbers than the table does"
         yield check("weights", name, f"{name}, converted", worst, bounds.U, "float32", note)
+
+
+def _numpy(name: str, value: Any) -> np.ndarray:
+    try:
+        tensor = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise ParityError(f"state_dict's {name} is {type(value).__name__}, no array: {_line(problem)}") from problem
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
