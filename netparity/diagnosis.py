@@ -143,11 +143,11 @@ def _known(module: nn.Module, kernel: np.ndarray | None, mask: np.ndarray | None
         if not isinstance(module, nn.Conv2d):
             return explanations.convolutions(size, 1, size // 2)
         padding = size // 2 if isinstance(module.padding, str) else int(module.padding[0])
-        return explanations.convolutions(size, module.stride[0], padding)
+        return explanations.convolutions(size, module.stride[0], padding, module.dilation[0])
     if kernel is not None:
         return explanations.dense() if kernel.ndim == 2 else ()
     if mask is not None:
-        return explanations.dropouts(mask)
+        return explanations.dropouts(_turned(mask).numpy())
     if isinstance(module, nn.LocalResponseNorm):
         return explanations.local_response_normalisations()
     return [
@@ -218,6 +218,7 @@ def _shapes(stage: str, pair: Pair) -> str | None:
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2 or isinstance(module.padding, str):
         return None
     kernel, stride, padding = (_one(v) for v in (module.kernel_size, module.stride, module.padding))
+    kernel = _one(module.dilation) * (kernel - 1) + 1  # what it extends over
 
     def size(k: int, s: int, p: int, up: bool = False) -> tuple[int, ...]:
         return tuple(-(-(n - k + 2 * p) // s) + 1 if up else (n - k + 2 * p) // s + 1 for n in in_hw)
