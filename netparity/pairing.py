@@ -50,6 +50,11 @@ def stages(
     for path, names in within.items():
         if path not in modules and not names and _normal(path) in by_name:
             modules[path] = by_name[_normal(path)]
+    behind = _behind(graph, {name for name, (path, _, _) in ours.items() if path in modules})
+    single = {names: path for names, path in layers.items() if path in _indivisible(calls)}
+    for name, (path, _, _) in ours.items():
+        if path not in modules and path != OUTPUT and not within[path] and behind[name] in single:
+            modules[path] = single.pop(behind[name])
     found = {}
     for name, (path, count, part) in ours.items():
         theirs_name = f"{modules.get(path, '')}{count}"
@@ -101,6 +106,22 @@ def _innermost(owned: Mapping[str, frozenset[str]]) -> dict[frozenset[str], str]
         if names and (names not in found or path.startswith(found[names])):
             found[names] = path
     return found
+
+
+def _behind(graph: Graph, known: Collection[str]) -> dict[str, frozenset[str]]:
+    """By stage, the parameters that it is computed with since the stages that are known: of a bidirectional layer
+    these are those of its two halves."""
+    found: dict[str, frozenset[str]] = {}
+    for name, parents in graph.parents.items():
+        found[name] = frozenset(graph.params[name]).union(*(found[one] for one in parents if one in found))
+        if name in known:
+            found[name] = frozenset()
+    return found
+
+
+def _indivisible(calls: Sequence[Call]) -> set[str]:
+    """The modules that have no modules within."""
+    return {module_of(call.name) for call in calls if not any(True for _ in call.module.children())}
 
 
 def _part(name: str, part: str, theirs: Mapping[str, tuple[str, str, str]]) -> str | None:

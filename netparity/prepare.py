@@ -407,7 +407,8 @@ def weights(ready: Ready, state_dict: Mapping[str, Any]) -> Iterator[Check]:
       ParityError: listing what among them is no array, or is not the PyTorch network's.
     """
     given = {name: _numpy(name, value) for name, value in state_dict.items()}
-    own = {name: tuple(value.shape) for name, value in ready.pair.torch.module.state_dict().items()}
+    own = {name: tuple(value.shape) for name, value in ready.pair.torch.module.state_dict().items()
+           if isinstance(value, torch.Tensor)}  # fmt: skip
     problems = [
         f"{name} {list(value.shape)} for PyTorch's {list(own[name]) if name in own else 'none'}"
         for name, value in given.items()
