@@ -226,10 +226,7 @@ def trace(
             "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
         )
     found = [*zip(names, returned, strict=True), *marked]
-    if stages is not None:
-        found = [(name, var) for name, var in found if name in stages]
-    _require_dtype(found, arrays, inputs)
-    return Trace(
+    traced = Trace(
         jaxpr,
         tuple(name for name, _ in found),
         tuple(var for _, var in found),
@@ -237,6 +234,31 @@ def trace(
         len(inputs),
         structure[0],
     )
+    found = list(zip(_own_names(traced), traced.taps, strict=True))
+    if stages is not None:
+        found = [(name, var) for name, var in found if name in stages]
+    _require_dtype(found, arrays, inputs)
+    return dataclasses.replace(traced, names=tuple(name for name, _ in found), taps=tuple(var for _, var in found))
+
+
+def _own_names(traced: Trace) -> list[str]:
+    """The names of the marks, each after the module whose parameters are used.
+
+    What is compiled once for several modules (``flax.linen.jit``) marks the first one's name each time: ``fc1#2``.
+    """
+    again = [name for name in traced.names if "#" in name]
+    if not any(array.startswith(f"{name.partition('#')[0]}.") for name in again for array in traced.arrays):
+        return list(traced.names)
+    graph, found = traced.graph(), list[str]()
+    for name in traced.names:
+        path, _, rest = name.partition("#")
+        modules = {array.rpartition(".")[0] for array in graph.params[name]}
+        own = any(array.startswith(f"{path}.") for array in graph.params[name])
+        if rest and len(modules) == 1 and not own and any(array.startswith(f"{path}.") for array in traced.arrays):
+            bare = f"{modules.pop()}{rest.lstrip('0123456789')}"
+            name = next(new for count in range(1, len(found) + 2) if (new := numbered(bare, count)) not in found)
+        found.append(name)
+    return found
 
 
 def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], inputs: Sequence[Any]) -> None:
