@@ -20,6 +20,7 @@ from netparity.measure import error
 from netparity.results import Check, StageResult
 
 _SAME = 1e-9  # an explanation fits when nothing is left of the difference but rounding
+_TOLD = ("dropout", "state")  # levels whose checks say themselves what is wrong
 _SIDES = {"jax": "JAX", "torch": "PyTorch"}
 
 # What each side gave: arrays by name, by ``"jax"`` and ``"torch"``.
@@ -46,7 +47,10 @@ def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = N
         side = "JAX" if worst == failure.float32_jax_max else "PyTorch"
         return f"{side}: rounds more coarsely than float32, while float64 agrees (TF32, bfloat16?)"
     level = failure.level if isinstance(failure, Check) else None
-    if level == "forward" and failure.stage in pair.jax.dropouts:
+    if level in _TOLD:
+        return None
+    evaluation = level == "forward" or (isinstance(failure, StageResult) and failure.mode == "evaluation")
+    if evaluation and failure.stage in pair.jax.dropouts:
         return _evaluation_dropout(failure.stage, pair)
     if failure.stage in pair.torch.stages:
         mode = failure.mode if isinstance(failure, StageResult) else "training"
@@ -60,8 +64,9 @@ def describe(failure: StageResult | Check, pair: Pair, others: Others | None = N
     """One line: the first diverging stage, and the known mistake under which the difference vanishes."""
     explanation = diagnose(failure, pair, others)
     what = failure.quantity if isinstance(failure, StageResult) else failure.name
+    said = failure.note if isinstance(failure, Check) and failure.level in _TOLD else ""
     return f"first diverging stage: {failure.stage} ({what}); " + (
-        f"the difference vanishes under: {explanation}" if explanation else "no known mistake explains it"
+        f"the difference vanishes under: {explanation}" if explanation else said or "no known mistake explains it"
     )
 
 
@@ -138,11 +143,11 @@ def _known(module: nn.Module, kernel: np.ndarray | None, mask: np.ndarray | None
         if not isinstance(module, nn.Conv2d):
             return explanations.convolutions(size, 1, size // 2)
         padding = size // 2 if isinstance(module.padding, str) else int(module.padding[0])
-        return explanations.convolutions(size, module.stride[0], padding)
+        return explanations.convolutions(size, module.stride[0], padding, module.dilation[0])
     if kernel is not None:
-        return explanations.dense()
+        return explanations.dense() if kernel.ndim == 2 else ()
     if mask is not None:
-        return explanations.dropouts(mask)
+        return explanations.dropouts(_turned(mask).numpy())
     if isinstance(module, nn.LocalResponseNorm):
         return explanations.local_response_normalisations()
     return [
@@ -213,6 +218,7 @@ def _shapes(stage: str, pair: Pair) -> str | None:
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2 or isinstance(module.padding, str):
         return None
     kernel, stride, padding = (_one(v) for v in (module.kernel_size, module.stride, module.padding))
+    kernel = _one(module.dilation) * (kernel - 1) + 1  # what it extends over
 
     def size(k: int, s: int, p: int, up: bool = False) -> tuple[int, ...]:
         return tuple(-(-(n - k + 2 * p) // s) + 1 if up else (n - k + 2 * p) // s + 1 for n in in_hw)

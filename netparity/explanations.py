@@ -51,14 +51,16 @@ class MaxPool:
         return f"max-pool {self.window}/{self.stride}, padding {self.padding}{rounded}"
 
 
-def convolutions(kernel: int, stride: int, padding: int) -> Iterator[Explanation]:
+def convolutions(kernel: int, stride: int, padding: int, dilation: int = 1) -> Iterator[Explanation]:
     """Convolutions ``(x [b, c, h, w], weight, bias) -> y``, the plain one first."""
 
-    def conv(change: Any = None, *, bias: float = 1.0, s: int = stride, p: Any = padding, d: int = 1) -> Operation:
+    def conv(
+        change: Any = None, *, bias: float = 1.0, s: int = stride, p: Any = padding, d: int = dilation
+    ) -> Operation:
         return lambda x, w, b: F.conv2d(x, w if change is None else change(w), bias * b, s, p, d)
 
     def padded(*pad: int, mode: str = "constant") -> Operation:
-        return lambda x, w, b: F.conv2d(F.pad(x, pad, mode=mode), w, b, stride)
+        return lambda x, w, b: F.conv2d(F.pad(x, pad, mode=mode), w, b, stride, 0, dilation)
 
     yield Explanation("plain", conv(), is_plain=True)
     yield Explanation("kernel with height and width swapped", conv(lambda w: w.transpose(2, 3)))
@@ -72,10 +74,14 @@ def convolutions(kernel: int, stride: int, padding: int) -> Iterator[Explanation
     for s in range(1, 5):
         if s != stride:
             yield Explanation(f"stride {s} for {stride}", conv(s=s))
-    yield Explanation("dilation 2, padded to the same size", conv(p=kernel - 1, d=2))
+    if dilation == 1:
+        yield Explanation("dilation 2, padded to the same size", conv(p=kernel - 1, d=2))
+    else:
+        yield Explanation(f"dilation 1 for {dilation}, padded to the same size", conv(p=(kernel - 1) // 2, d=1))
     yield Explanation("padding all on the right and bottom", padded(0, 2 * padding, 0, 2 * padding))
     yield Explanation("padding all on the left and top", padded(2 * padding, 0, 2 * padding, 0))
-    short = kernel - stride if kernel > stride else 0
+    extent = dilation * (kernel - 1) + 1
+    short = extent - stride if extent > stride else 0
     low, high = short // 2, short - short // 2
     yield Explanation('"SAME" padding', padded(low, high, low, high))
     yield Explanation("the edge repeated for zero padding", padded(*[padding] * 4, mode="replicate"))

@@ -228,24 +228,47 @@ def trace(
             "the JAX network hides its intermediates inside one compiled or transformed function: "
             "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
         )
-    _require_dtype(_named(jaxpr.jaxpr, names, stages), arrays, inputs)
-    jaxpr = widened(jaxpr)
-    found = _named(jaxpr.jaxpr, names, stages)
-    return Trace(
+    known = _named(jaxpr.jaxpr, names)
+    traced = Trace(
         jaxpr,
-        tuple(name for name, _ in found),
-        tuple(var for _, var in found),
+        tuple(name for name, _ in known),
+        tuple(var for _, var in known),
         tuple(arrays),
         len(inputs),
         structure[0],
     )
+    own = _own_names(traced)
+    kept = [i for i, name in enumerate(own) if stages is None or name in stages]
+    _require_dtype([(own[i], traced.taps[i]) for i in kept], arrays, inputs)
+    wide = widened(jaxpr)
+    taps = [var for _, var in _named(wide.jaxpr, names)]
+    return dataclasses.replace(traced, jaxpr=wide, names=tuple(own[i] for i in kept), taps=tuple(taps[i] for i in kept))
 
 
-def _named(jaxpr: core.Jaxpr, returned: Sequence[str], stages: Collection[str] | None) -> list[tuple[str, Any]]:
+def _own_names(traced: Trace) -> list[str]:
+    """The names of the marks, each after the module whose parameters are used.
+
+    What is compiled once for several modules (``flax.linen.jit``) marks the first one's name each time: ``fc1#2``.
+    """
+    again = [name for name in traced.names if "#" in name]
+    if not any(array.startswith(f"{name.partition('#')[0]}.") for name in again for array in traced.arrays):
+        return list(traced.names)
+    graph, found = traced.graph(), list[str]()
+    for name in traced.names:
+        path, _, rest = name.partition("#")
+        modules = {array.rpartition(".")[0] for array in graph.params[name]}
+        own = any(array.startswith(f"{path}.") for array in graph.params[name])
+        if rest and len(modules) == 1 and not own and any(array.startswith(f"{path}.") for array in traced.arrays):
+            bare = f"{modules.pop()}{rest.lstrip('0123456789')}"
+            name = next(new for count in range(1, len(found) + 2) if (new := numbered(bare, count)) not in found)
+        found.append(name)
+    return found
+
+
+def _named(jaxpr: core.Jaxpr, returned: Sequence[str]) -> list[tuple[str, Any]]:
     """The named values: those that the network returns, which stand last among its results, and those it marks."""
     own = jaxpr.outvars[len(jaxpr.outvars) - len(returned) :]
-    found = [*zip(returned, own, strict=True), *_marks(jaxpr)]
-    return found if stages is None else [(name, var) for name, var in found if name in stages]
+    return [*zip(returned, own, strict=True), *_marks(jaxpr)]
 
 
 def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], inputs: Sequence[Any]) -> None:

@@ -144,17 +144,18 @@ def network(
         return [], checks, []
     truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
     fed = feed(truth, pair.seed)
-    alone = layers(pair, fed, dtypes)
+    alone = layers(pair, fed, dtypes) if "training" in modes else []
     if "evaluation" in modes:
-        alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed))
+        alone += layers(pair, fed, dtypes, "evaluation", modal(pair, fed) if "training" in modes else None)
     single = float32_forward(pair) if "float32" in dtypes else {}
     checks += forward(pair, dtypes, truth, single.get("jax"))
     for mode in modes:
         checks += gradients(pair, dtypes if whole is None else whole, mode, len(modes) > 1, states)
+    checks += dropouts(pair) if "training" in modes else []
     cumulative = {c.stage: c.error for c in checks if c.level == "forward" and c.dtype == "float64"}
     alone = [
         dataclasses.replace(row, float64_cumulative_error=cumulative.get(row.stage))
-        if row.quantity == "output" and row.mode == "training"
+        if row.quantity == "output" and row.mode == modes[0]
         else row
         for row in alone
     ]
@@ -331,6 +332,37 @@ def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None)
     }
     merged = dataclasses.replace(graph, parents=parents)
     return groups_of(merged, pair.jax.network.state, as_tuple(pair.inputs))
+
+
+def dropouts(pair: Pair) -> Iterator[Check]:
+    """Whether both sides drop the same things together: single values, whole channels, whole images.
+
+    PyTorch gets JAX's masks, so nothing else would show it.
+    """
+    for stage, mask in pair.masks("float32").items():
+        wanted = pair.torch.dropped_together(stage, mask.ndim)
+        if wanted is None:
+            continue
+        whole = [a for a in range(mask.ndim) if mask.shape[a] > 1 and (mask == mask.take([0], a)).all()]
+        single = [a for a in wanted if mask.shape[a] > 1 and a not in whole]
+        whole = [a for a in whole if a not in wanted and _chance(mask.shape, a, wanted, pair, stage) < _NOTHING]
+        kind = type(pair.torch.modules[stage]).__name__
+        note = f"JAX drops single values along axis {_listed(single)}, PyTorch's {kind} all of them" if single else ""
+        note = note or (
+            f"JAX drops all values along axis {_listed(whole)}, PyTorch's {kind} single ones" if whole else ""
+        )
+        yield Check("dropout", stage, f"what {stage} drops together", not note, note=note)
+
+
+def _chance(shape: Sequence[int], axis: int, shared: Sequence[int], pair: Pair, stage: str) -> float:
+    """That a mask of single values is the same all along an axis."""
+    rate = float(pair.torch.modules[stage].p)  # type: ignore[arg-type]
+    rows = math.prod(size for i, size in enumerate(shape) if i != axis and i not in shared)
+    return float((rate ** shape[axis] + (1 - rate) ** shape[axis]) ** rows)
+
+
+def _listed(axes: Sequence[int]) -> str:
+    return " and ".join(map(str, axes))
 
 
 def _contraction_length(pair: Pair, graph: Graph, key: tuple[str, str]) -> int:

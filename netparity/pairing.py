@@ -50,6 +50,11 @@ def stages(
     for path, names in within.items():
         if path not in modules and not names and _normal(path) in by_name:
             modules[path] = by_name[_normal(path)]
+    behind = _behind(graph, {name for name, (path, _, _) in ours.items() if path in modules})
+    single = {names: path for names, path in layers.items() if path in _indivisible(calls)}
+    for name, (path, _, _) in ours.items():
+        if path not in modules and path != OUTPUT and not within[path] and behind[name] in single:
+            modules[path] = single.pop(behind[name])
     found = {}
     for name, (path, count, part) in ours.items():
         theirs_name = f"{modules.get(path, '')}{count}"
@@ -103,6 +108,22 @@ def _innermost(owned: Mapping[str, frozenset[str]]) -> dict[frozenset[str], str]
     return found
 
 
+def _behind(graph: Graph, known: Collection[str]) -> dict[str, frozenset[str]]:
+    """By stage, the parameters that it is computed with since the stages that are known: of a bidirectional layer
+    these are those of its two halves."""
+    found: dict[str, frozenset[str]] = {}
+    for name, parents in graph.parents.items():
+        found[name] = frozenset(graph.params[name]).union(*(found[one] for one in parents if one in found))
+        if name in known:
+            found[name] = frozenset()
+    return found
+
+
+def _indivisible(calls: Sequence[Call]) -> set[str]:
+    """The modules that have no modules within."""
+    return {module_of(call.name) for call in calls if not any(True for _ in call.module.children())}
+
+
 def _part(name: str, part: str, theirs: Mapping[str, tuple[str, str, str]]) -> str | None:
     """The part of what a PyTorch module returned: of the same place, or the first where JAX returns one array."""
     if f"{name}{part}" in theirs:
@@ -116,7 +137,8 @@ def _outputs(
     """What the whole networks return, unless it is what a stage gives on both sides."""
     own = [name for name, (path, _, _) in ours.items() if path == OUTPUT]
     returned = {call.name: call for call in calls if module_of(call.name) == ""}
-    pairs = dict(zip(own, returned, strict=True)) if len(own) == len(returned) else {n: n for n in own if n in returned}
+    by_place = len(own) == len(returned) and set(own) != set(returned)
+    pairs = dict(zip(own, returned, strict=True)) if by_place else {n: n for n in own if n in returned}
     return {
         name: match
         for name, match in pairs.items()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from netparity import bounds, calls, graph, jax_side, layouts, matching, pairing, torch_side, uses
+from netparity import bounds, calls, graph, jax_side, layouts, marks, matching, pairing, torch_side, uses
 from netparity.adapters.given import JaxNetwork
 from netparity.graph import Graph, Trace, input_names
 from netparity.layouts import Layout
@@ -100,7 +100,10 @@ def prepare(
     found = _layouts(ours, theirs, arrays, looked, entries, network.channels_last)
     theirs = dataclasses.replace(theirs, layouts={**looked.layouts, **found, **stated})
     given = looked.inputs if len(looked.inputs) > 1 else looked.inputs[0]
-    return Ready(Pair(ours, theirs, arrays, given, labels, seed), looked.inputs, names)
+    pair = Pair(ours, theirs, arrays, given, labels, seed)
+    if train:
+        _require_training(pair)
+    return Ready(pair, looked.inputs, names)
 
 
 def infer_table(network: JaxNetwork, module: nn.Module, inputs: Any) -> dict[str, Entry]:
@@ -265,6 +268,23 @@ def _dropouts(network: JaxNetwork, looked: _Looked, module: nn.Module, train: bo
     return pairing.dropouts(found, random, looked.record.calls, dropping)
 
 
+def _require_training(pair: Pair) -> None:
+    """Refuses a PyTorch network that fails in training mode, or draws random numbers that no mask replaces."""
+    try:
+        drawing = pair.torch.drawing(pair.params, pair.inputs, pair.masks("float32"))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as problem:
+        raise ParityError(
+            f"the PyTorch network fails on these inputs in training mode: {_line(problem)}; "
+            'modes=["evaluation"] compares evaluation alone'
+        ) from problem
+    if drawing is not None:
+        raise ParityError(
+            f"in training the PyTorch network draws random numbers at {drawing}, other than by a dropout that the JAX "
+            "network shares: set the dropout= of attentions and recurrent layers to 0, use nn.Dropout for F.dropout, "
+            'or compare evaluation alone with modes=["evaluation"]'
+        )
+
+
 def _require_known(
     stages: Mapping[str, str], known: Graph, stated: Mapping[str, Layout], inputs: Sequence[str]
 ) -> None:
@@ -305,31 +325,47 @@ def _losses(
 ) -> tuple[jax_side.Loss, torch_side.Loss, Any]:
     """Both sides' loss, and what they take."""
     ours, theirs = losses
+    order = _order(looked)
     if (ours is None) != (theirs is None):
         raise ParityError("one loss is given: give jax_loss and torch_loss, or none of them")
     if ours is not None and theirs is not None:
         return ours, theirs, labels
     if labels is not None:
-        return _jax_cross_entropy, _torch_cross_entropy, np.asarray(labels)
-    shapes = _output_shapes(looked.traced)
+        return _jax_cross_entropy, functools.partial(_torch_cross_entropy, order), np.asarray(labels)
+    shapes = list(_output_shapes(looked.traced).values())
     rng = np.random.default_rng(seed)
     weights = tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     returned = [call.shape for call in looked.record.calls if calls.module_of(call.name) == ""]
-    own = [layouts.by_shape(ours, theirs) for ours, theirs in zip(shapes, returned, strict=False)]
-    return _jax_sum, functools.partial(_torch_sum, own), weights
+    own = [layouts.by_shape(ours, returned[place]) for ours, place in zip(shapes, order, strict=False)]
+    return _jax_sum, functools.partial(_torch_sum, order, own), weights
 
 
-def _output_shapes(traced: Trace) -> list[tuple[int, ...]]:
+def _output_shapes(traced: Trace) -> dict[str, tuple[int, ...]]:
+    """The floating outputs of the JAX network by name, in JAX's order, which sorts dictionaries by their keys."""
     outputs, _ = jax.tree.unflatten(traced.outputs, traced.jaxpr.out_avals[: traced.outputs.num_leaves])
-    return [x.shape for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
+    leaves, _ = jax.tree_util.tree_flatten_with_path(outputs)
+    return {
+        calls.OUTPUT + "".join(f"[{marks.step(part)}]" for part in path): leaf.shape
+        for path, leaf in leaves
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+
+
+def _order(looked: _Looked) -> list[int]:
+    """The place among PyTorch's outputs of each of JAX's: by their names if these are the same, else as they come."""
+    ours = list(_output_shapes(looked.traced))
+    theirs = [call.name for call in looked.record.calls if calls.module_of(call.name) == ""]
+    if sorted(ours) == sorted(theirs):
+        return [theirs.index(name) for name in ours]
+    return list(range(len(theirs)))
 
 
 def _jax_cross_entropy(outputs: Any, labels: Any) -> jax.Array:
     return jax_side.mean_cross_entropy(_jax_leaves(outputs)[0], labels)
 
 
-def _torch_cross_entropy(outputs: Any, labels: Any) -> torch.Tensor:
-    return nn.functional.cross_entropy(_torch_leaves(outputs)[0], labels)
+def _torch_cross_entropy(order: Sequence[int], outputs: Any, labels: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(_torch_leaves(outputs)[order[0]], labels)
 
 
 def _jax_sum(outputs: Any, weights: Sequence[jax.Array]) -> jax.Array:
@@ -338,10 +374,13 @@ def _jax_sum(outputs: Any, weights: Sequence[jax.Array]) -> jax.Array:
     return sum(parts[1:], start=parts[0])
 
 
-def _torch_sum(own: Sequence[Layout], outputs: Any, weights: Sequence[np.ndarray]) -> torch.Tensor:
+def _torch_sum(
+    order: Sequence[int], own: Sequence[Layout], outputs: Any, weights: Sequence[np.ndarray]
+) -> torch.Tensor:
+    leaves = _torch_leaves(outputs)
     parts = [
-        (out * torch.from_numpy(np.array(layout.to_torch(weight), order="C")).to(out)).mean()
-        for out, layout, weight in zip(_torch_leaves(outputs), own, weights, strict=False)
+        (leaves[place] * torch.from_numpy(np.array(layout.to_torch(weight), order="C")).to(leaves[place])).mean()
+        for place, layout, weight in zip(order, own, weights, strict=False)
     ]
     return sum(parts[1:], start=parts[0])
 
@@ -362,11 +401,31 @@ def _torch_leaves(outputs: Any) -> list[torch.Tensor]:
 
 
 def weights(ready: Ready, state_dict: Mapping[str, Any]) -> Iterator[Check]:
-    """Whether a converter made the JAX network's values of these of PyTorch's."""
-    known = {name: torch.as_tensor(value).detach().cpu().numpy() for name, value in state_dict.items()}
-    made = ready.table.to_common({name: value for name, value in known.items() if ready.table.knows(name)})
+    """Whether a converter made the JAX network's values of these of PyTorch's.
+
+    Raises:
+      ParityError: listing what among them is no array, or is not the PyTorch network's.
+    """
+    given = {name: _numpy(name, value) for name, value in state_dict.items()}
+    own = {name: tuple(value.shape) for name, value in ready.pair.torch.module.state_dict().items()
+           if isinstance(value, torch.Tensor)}  # fmt: skip
+    problems = [
+        f"{name} {list(value.shape)} for PyTorch's {list(own[name]) if name in own else 'none'}"
+        for name, value in given.items()
+        if own.get(name) != value.shape
+    ]
+    if problems:
+        raise ParityError("state_dict is not the PyTorch network's: " + "; ".join(problems))
+    made = ready.table.to_common({name: value for name, value in given.items() if ready.table.knows(name)})
     for name, true in made.items():
-        found = ready.pair.params[name]
-        worst = error(found, true).max
+        worst = error(ready.pair.params[name], true).max
         note = "" if worst <= bounds.U else "the converter gives other numbers than the table does"
         yield check("weights", name, f"{name}, converted", worst, bounds.U, "float32", note)
+
+
+def _numpy(name: str, value: Any) -> np.ndarray:
+    try:
+        tensor = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise ParityError(f"state_dict's {name} is {type(value).__name__}, no array: {_line(problem)}") from problem
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -77,8 +77,8 @@ class Check:
     """One comparison of any other kind.
 
     Attributes:
-      level: ``"shapes"``, ``"forward"``, ``"gradients"``, ``"optimizer"``, ``"training"``, ``"data"`` or
-        ``"initialisers"``.
+      level: ``"shapes"``, ``"weights"``, ``"forward"``, ``"gradients"``, ``"dropout"``, ``"state"``, ``"optimizer"``,
+        ``"training"``, ``"data"`` or ``"initialisers"``.
       stage: what it checks: a stage of the network, ``"loss"``, ``"normalisation"`` …
       name: for people.
       dtype: ``"float64"``, ``"float32"`` or None.

@@ -19,7 +19,7 @@ from netparity import calls
 from netparity.calls import Tap
 from netparity.graph import input_names
 from netparity.jax_side import Gradients, Groups, Inputs, Isolated, as_tuple
-from netparity.layouts import Layout, usual
+from netparity.layouts import ChannelsFirst, Layout, usual
 from netparity.measure import Arrays, ParityError
 
 RANDOM = ("StochasticDepth", "DropPath", "DropBlock2d")  # modules of others that drop as dropout does, by their name
@@ -80,6 +80,18 @@ class TorchSide:
         pools = {stage: module for stage, module in self.modules.items() if isinstance(module, nn.MaxPool2d)}
         sizes = {stage: (module.kernel_size, module.stride) for stage, module in pools.items()}
         return {stage: (np.max(kernel).item(), np.min(stride).item()) for stage, (kernel, stride) in sizes.items()}
+
+    def dropped_together(self, stage: str, ndim: int) -> tuple[int, ...] | None:
+        """Along which axes of the common layout a dropout keeps or drops everything; None where that is not known."""
+        module = self.modules[stage]
+        if isinstance(module, nn.Dropout):
+            return ()
+        if isinstance(module, DROPOUTS) and ndim > 2:
+            channel = ndim - 1 if isinstance(self._layout(stage, ndim), ChannelsFirst) else 1
+            return tuple(axis for axis in range(1, ndim) if axis != channel)
+        if type(module).__name__ in ("StochasticDepth", "DropPath") and getattr(module, "mode", "row") == "row":
+            return tuple(range(1, ndim))
+        return None
 
     @property
     def plain(self) -> set[str]:
@@ -145,6 +157,20 @@ class TorchSide:
             self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
         return {name: self._to_common(name, value) for name, value in seen.items()}
 
+    def drawing(self, arrays: Arrays, inputs: Inputs, masks: Arrays) -> str | None:
+        """The first stage of training mode before whose end random numbers are drawn, in spite of the masks."""
+        before, found = torch.get_rng_state(), []
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            if not torch.equal(torch.get_rng_state(), before):
+                found.append(name)
+            return value
+
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
+            drawn = not torch.equal(torch.get_rng_state(), before)
+        return next(iter(found), calls.OUTPUT) if drawn else None
+
     def isolated(
         self,
         arrays: Arrays,
@@ -209,9 +235,11 @@ class TorchSide:
         values: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
-            seen[name] = value if value.requires_grad else value.requires_grad_()
-            values[name] = value.detach().clone()
-            return value.clone()
+            # A copy: what else uses the module's own tensor is before the mark, as on the JAX side.
+            copy = value.clone()
+            seen[name] = copy if copy.requires_grad else copy.requires_grad_()
+            values[name] = copy.detach()
+            return copy.clone()  # a later layer may work in place
 
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
