@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netparity.adapters.equinox import equinox as equinox
     from netparity.adapters.function import function as function
+    from netparity.adapters.given import JaxNetwork as JaxNetwork
     from netparity.adapters.linen import linen as linen
     from netparity.adapters.nnx import nnx as nnx
     from netparity.comparison import Comparison as Comparison
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from netparity.table import ConvKernel as ConvKernel
     from netparity.table import ConvTransposeKernel as ConvTransposeKernel
     from netparity.table import DenseKernel as DenseKernel
+    from netparity.table import Entry as Entry
     from netparity.table import Part as Part
     from netparity.table import Reshaped as Reshaped
     from netparity.table import Same as Same
@@ -46,7 +48,9 @@ _HOMES = {
     "ConvKernel": "netparity.table",
     "ConvTransposeKernel": "netparity.table",
     "DenseKernel": "netparity.table",
+    "Entry": "netparity.table",
     "Flattened": "netparity.layouts",
+    "JaxNetwork": "netparity.adapters.given",
     "ParityError": "netparity.measure",
     "Part": "netparity.table",
     "Regrouped": "netparity.layouts",

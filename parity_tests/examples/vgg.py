@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from torch import nn
 
-from netparity import ConvKernel, DenseKernel, Result, Same, compare, finish
+from netparity import Comparison, ConvKernel, DenseKernel, Entry, Same, compare, finish, function
 
 
 class FlaxVGG(fnn.Module):
@@ -52,7 +52,7 @@ def torch_vgg() -> nn.Sequential:
 
 
 # Every parameter: JAX's name, and PyTorch's name and layout.
-TABLE: dict[str, Same | ConvKernel | DenseKernel] = {
+TABLE: dict[str, Entry] = {
     **{f"conv{i}.kernel": ConvKernel(f"conv{i}.weight") for i in (1, 2, 3, 4)},
     **{f"conv{i}.bias": Same(f"conv{i}.bias") for i in (1, 2, 3, 4)},
     "hidden.kernel": DenseKernel("dense1.weight", flattened=(3, 4, 16)),  # height, width, channels
@@ -70,10 +70,10 @@ STAGES = {
 
 
 def compared(
-    table: Mapping[str, Same | ConvKernel | DenseKernel] = TABLE,
+    table: Mapping[str, Entry] = TABLE,
     module: nn.Module | None = None,
     stages: Mapping[str, str] = STAGES,
-) -> Result:
+) -> Comparison:
     """The comparison of the two."""
     network = FlaxVGG()
 
@@ -86,7 +86,8 @@ def compared(
     images = rng.standard_normal((4, 12, 16, 3)).astype(np.float32)
     labels = rng.integers(0, 10, 4)
     module = torch_vgg() if module is None else module
-    return compare(forward, params, module, table, stages, images, labels, dropouts=["drop"])
+    ours = function(forward, params, intermediates=True)
+    return compare(ours, module, images, labels=labels, table=table, stages=stages, dropouts=["drop"])
 
 
 def main() -> int:

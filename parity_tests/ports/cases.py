@@ -37,9 +37,12 @@ SMALL_VGG = (8, "M", 16, "M", 24, 24, "M", 32, 32, "M", 32, 32, "M")
 class Case:
     """A network and its port.
 
-    ``jax`` returns the network in JAX and its variables, float32, the same every time. ``inputs`` draws a batch in
-    JAX's layout. ``source`` is the file of the port, in this folder. ``allow_biased_variance``: the port's running
-    variances are updated with the batch's biased variance, as Flax does it, and PyTorch's with the unbiased one.
+    ``library`` is the port's: ``"linen"``, ``"nnx"`` or ``"equinox"``. ``jax`` returns a Linen network and its
+    variables, an NNX module, an Equinox model, or an Equinox model and its state; float32, the same every time, with
+    neither biases nor statistics of plain zeros and ones. ``inputs`` draws a batch in the port's layout: images
+    ``[batch, height, width, channel]``, for Equinox ``[batch, channel, height, width]``. ``source`` is the file of the
+    port, in this folder. ``allow_biased_variance``: the port's running variances are updated with the batch's biased
+    variance, as Flax does it, and PyTorch's with the unbiased one.
     """
 
     name: str

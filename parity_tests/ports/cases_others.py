@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,34 +15,7 @@ from torchvision import models
 from torchvision.models import vgg
 
 from parity_tests.ports import equinox_lenet, equinox_vgg, nnx_lenet, nnx_resnet, nnx_vit, torch_lenet
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A network in PyTorch, its port, and inputs.
-
-    Attributes:
-      name: of the network.
-      library: of the port: ``"nnx"`` or ``"equinox"``.
-      torch: makes the PyTorch module, with weights of its own.
-      jax: makes the port: an NNX module in training mode, an Equinox model, or an Equinox ``(model, state)``. It has
-        float32 weights, and neither biases nor statistics are plain zeros and ones.
-      inputs: draws a batch in the port's layout: ``[batch, height, width, channel]`` for NNX,
-        ``[batch, channel, height, width]`` for Equinox, whose models take one example of it.
-      num_classes: how many logits each example has.
-      source: the port's file, from the root of the repository.
-      allow_biased_variance: whether the port updates its running variance with the variance of the batch, where
-        PyTorch takes the unbiased estimate.
-    """
-
-    name: str
-    library: str
-    torch: Callable[[], nn.Module]
-    jax: Callable[[], Any]
-    inputs: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
-    num_classes: int
-    source: str
-    allow_biased_variance: bool = False
+from parity_tests.ports.cases import Case
 
 
 def images(*shape: int) -> Callable[[np.random.Generator], tuple[np.ndarray, ...]]:
@@ -99,7 +71,7 @@ SMALL: dict[str, Case] = {
             jax=lambda: nnx_perturbed(nnx_lenet.LeNet5(image_size=(32, 36), rngs=nnx.Rngs(0))),
             inputs=images(4, 32, 36, 1),
             num_classes=10,
-            source="parity_tests/ports/nnx_lenet.py",
+            source="nnx_lenet.py",
         ),
         Case(
             "nnx_resnet18",
@@ -108,7 +80,7 @@ SMALL: dict[str, Case] = {
             jax=lambda: nnx_perturbed(nnx_resnet.ResNet(num_classes=10, rngs=nnx.Rngs(0))),
             inputs=images(4, 40, 72, 3),
             num_classes=10,
-            source="parity_tests/ports/nnx_resnet.py",
+            source="nnx_resnet.py",
             allow_biased_variance=True,
         ),
         Case(
@@ -126,7 +98,7 @@ SMALL: dict[str, Case] = {
             ),
             inputs=images(5, 32, 32, 3),
             num_classes=10,
-            source="parity_tests/ports/nnx_vit.py",
+            source="nnx_vit.py",
         ),
         Case(
             "equinox_lenet5",
@@ -135,7 +107,7 @@ SMALL: dict[str, Case] = {
             jax=lambda: equinox_lenet.LeNet5(image_size=(32, 36), key=jax.random.key(0)),
             inputs=images(4, 1, 32, 36),
             num_classes=10,
-            source="parity_tests/ports/equinox_lenet.py",
+            source="equinox_lenet.py",
         ),
         Case(
             "equinox_vgg_bn",
@@ -144,7 +116,7 @@ SMALL: dict[str, Case] = {
             jax=small_equinox_vgg,
             inputs=images(5, 3, 28, 56),
             num_classes=10,
-            source="parity_tests/ports/equinox_vgg.py",
+            source="equinox_vgg.py",
             allow_biased_variance=True,
         ),
     )
