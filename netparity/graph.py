@@ -217,7 +217,7 @@ def trace(
 
     jaxpr = _inlined(jax.make_jaxpr(flat)(dict(arrays), tuple(inputs), key))
     returned = jaxpr.jaxpr.outvars[structure[0].num_leaves :]
-    marked = list(_marks(jaxpr.jaxpr))
+    marked = list(_marks(jaxpr.jaxpr, dict(zip(jaxpr.jaxpr.invars, sorted(arrays), strict=False))))
     producers = {var: i for i, eqn in enumerate(jaxpr.jaxpr.eqns) for var in eqn.outvars}
     hidden = len({producers.get(var) for var in returned}) < len(set(returned))
     if hidden or any(isinstance(var, core.Literal) for var in returned):
@@ -276,14 +276,46 @@ def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], 
         )
 
 
-def _marks(jaxpr: core.Jaxpr) -> Iterator[tuple[str, Any]]:
-    """Every marked floating value, in order; the second of a name is ``name#2``."""
+def _marks(jaxpr: core.Jaxpr, arrays: Mapping[Any, str]) -> Iterator[tuple[str, Any]]:
+    """Every marked floating value, in order; the second of a name is ``name#2``.
+
+    Of what is marked within a loop over stacked layers, the last layer's value has the name.
+
+    Args:
+      jaxpr: the network's.
+      arrays: the names of the variables that hold its arrays.
+    """
     count: dict[str, int] = {}
     for equation in jaxpr.eqns:
         if equation.primitive.name in marks.PRIMITIVES and _floating(equation.outvars[0]):
-            name = equation.params["name"]
+            given = [(equation.params["name"], equation.outvars[0])]
+        else:
+            given = _layers(equation, arrays) if equation.primitive.name == "scan" else []
+        for name, var in given:
             count[name] = count.get(name, 0) + 1
-            yield numbered(name, count[name]), equation.outvars[0]
+            yield numbered(name, count[name]), var
+
+
+def _layers(scan: Any, arrays: Mapping[Any, str]) -> list[tuple[str, Any]]:
+    """What a loop hands on from layer to layer, by the name of the module whose parameters are stacked in it."""
+    body, consts, carried = scan.params["jaxpr"].jaxpr, scan.params["num_consts"], scan.params["num_carry"]
+    stacked = [arrays[var] for var in scan.invars[consts + carried :] if _is_variable(var) and var in arrays]
+    marked = _returned(body)
+    found = [(marked[i], var) for i, var in enumerate(scan.outvars[:carried]) if i in marked and _floating(var)]
+    return [(name, var) for name, var in found if any(one.startswith(f"{name.split('[')[0]}.") for one in stacked)]
+
+
+def _returned(jaxpr: core.Jaxpr) -> dict[int, str]:
+    """The marks of what a computation returns, by place."""
+    found: dict[Any, str] = {}
+    for equation in jaxpr.eqns:
+        inner = equation.params.get(_INLINED.get(equation.primitive.name, ""))
+        if equation.primitive.name in marks.PRIMITIVES:
+            found[equation.outvars[0]] = equation.params["name"]
+        elif inner is not None:
+            body = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
+            found |= {equation.outvars[i]: name for i, name in _returned(body).items()}
+    return {i: found[var] for i, var in enumerate(jaxpr.outvars) if _is_variable(var) and var in found}
 
 
 def _is_variable(var: Any) -> bool:
