@@ -53,7 +53,7 @@ def stages(
     behind = _behind(graph, {name for name, (path, _, _) in ours.items() if path in modules})
     single = {names: path for names, path in layers.items() if path in _indivisible(calls)}
     for name, (path, _, _) in ours.items():
-        if path not in modules and path != OUTPUT and not within[path] and behind[name] in single:
+        if path not in modules and path != OUTPUT and behind[name] in single:
             modules[path] = single.pop(behind[name])
     found = {}
     for name, (path, count, part) in ours.items():
