@@ -377,7 +377,7 @@ def _explained(
       mode: of `MODES`.
     """
     graph = pair.graph(mode)
-    plain = {name for name in pair.torch.plain if not _functions(pair, graph, name)} | set(pair.jax.dropouts)
+    plain = {name for name in pair.torch.plain | set(pair.jax.dropouts) if not _functions(pair, graph, name)}
     others = tuple(kept for group in groups if (kept := tuple(row for row in group if row[0] not in plain)))
     if not others:
         return {}
@@ -392,7 +392,7 @@ def _explained(
 
 def _functions(pair: Pair, graph: Graph, stage: str) -> bool:
     """Whether a stage has more in it than the layer that PyTorch's module is: functions before it, say."""
-    return stage in pair.torch.pure and bool(graph.primitives[stage] & bounds.FUNCTIONS)
+    return bool(graph.primitives[stage] & bounds.FUNCTIONS - pair.torch.own_functions(stage))
 
 
 def quantities(result: Isolated, groups: Groups) -> dict[tuple[str, str], np.ndarray]:
