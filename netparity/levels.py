@@ -362,7 +362,9 @@ def dropouts(pair: Pair) -> Iterator[Check]:
         whole = [a for a in whole if a not in wanted and _chance(mask.shape, a, wanted, pair, stage) < _NOTHING]
         kind = type(pair.torch.modules[stage]).__name__
         note = f"JAX drops single values along axis {_listed(single)}, PyTorch's {kind} all of them" if single else ""
-        note = note or (f"JAX drops all values along axis {_listed(whole)}, PyTorch's {kind} single ones" if whole else "")
+        note = note or (
+            f"JAX drops all values along axis {_listed(whole)}, PyTorch's {kind} single ones" if whole else ""
+        )
         yield Check("dropout", stage, f"what {stage} drops together", not note, note=note)
 
 

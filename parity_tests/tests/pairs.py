@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as fnn
@@ -31,6 +32,17 @@ def linen(module: fnn.Module, *inputs: np.ndarray, **keywords: Any) -> JaxNetwor
         return (rng.standard_normal(leaf.shape) * 0.5 + (path[-1].key == "scale")).astype(np.float32)
 
     return netparity.linen(module, jax.tree_util.tree_map_with_path(filled, shapes))
+
+
+def redrawn(network: JaxNetwork, seed: int) -> JaxNetwork:
+    """The same network with other values, which needs no compilation of its own."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        scaled = rng.uniform(0.5, 2, shape) if name.endswith("var") else rng.standard_normal(shape) * 0.5
+        return (scaled + name.endswith("scale")).astype(np.float32)
+
+    return dataclasses.replace(network, arrays={name: drawn(name, x.shape) for name, x in network.arrays.items()})
 
 
 def passes(network: JaxNetwork, module: nn.Module, inputs: Any, **keywords: Any) -> list[str]:
