@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -228,7 +228,7 @@ def trace(
             "the JAX network hides its intermediates inside one compiled or transformed function: "
             "pass the forward function without jax.jit, jax.checkpoint or lax.scan around it"
         )
-    known = _named(jaxpr.jaxpr, names)
+    known = _named(jaxpr.jaxpr, names, arrays)
     traced = Trace(
         jaxpr,
         tuple(name for name, _ in known),
@@ -241,7 +241,7 @@ def trace(
     kept = [i for i, name in enumerate(own) if stages is None or name in stages]
     _require_dtype([(own[i], traced.taps[i]) for i in kept], arrays, inputs)
     wide = widened(jaxpr)
-    taps = [var for _, var in _named(wide.jaxpr, names)]
+    taps = [var for _, var in _named(wide.jaxpr, names, arrays)]
     return dataclasses.replace(traced, jaxpr=wide, names=tuple(own[i] for i in kept), taps=tuple(taps[i] for i in kept))
 
 
@@ -265,10 +265,11 @@ def _own_names(traced: Trace) -> list[str]:
     return found
 
 
-def _named(jaxpr: core.Jaxpr, returned: Sequence[str]) -> list[tuple[str, Any]]:
+def _named(jaxpr: core.Jaxpr, returned: Sequence[str], arrays: Iterable[str]) -> list[tuple[str, Any]]:
     """The named values: those that the network returns, which stand last among its results, and those it marks."""
     own = jaxpr.outvars[len(jaxpr.outvars) - len(returned) :]
-    return [*zip(returned, own, strict=True), *_marks(jaxpr)]
+    variables = dict(zip(jaxpr.invars, sorted(arrays), strict=False))  # the arrays are the first arguments
+    return [*zip(returned, own, strict=True), *_marks(jaxpr, variables)]
 
 
 def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], inputs: Sequence[Any]) -> None:
@@ -286,14 +287,46 @@ def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], 
         )
 
 
-def _marks(jaxpr: core.Jaxpr) -> Iterator[tuple[str, Any]]:
-    """Every marked floating value, in order; the second of a name is ``name#2``."""
+def _marks(jaxpr: core.Jaxpr, arrays: Mapping[Any, str]) -> Iterator[tuple[str, Any]]:
+    """Every marked floating value, in order; the second of a name is ``name#2``.
+
+    Of what is marked within a loop over stacked layers, the last layer's value has the name.
+
+    Args:
+      jaxpr: the network's.
+      arrays: the names of the variables that hold its arrays.
+    """
     count: dict[str, int] = {}
     for equation in jaxpr.eqns:
         if equation.primitive.name in marks.PRIMITIVES and _floating(equation.outvars[0]):
-            name = equation.params["name"]
+            given = [(equation.params["name"], equation.outvars[0])]
+        else:
+            given = _layers(equation, arrays) if equation.primitive.name == "scan" else []
+        for name, var in given:
             count[name] = count.get(name, 0) + 1
-            yield numbered(name, count[name]), equation.outvars[0]
+            yield numbered(name, count[name]), var
+
+
+def _layers(scan: Any, arrays: Mapping[Any, str]) -> list[tuple[str, Any]]:
+    """What a loop hands on from layer to layer, by the name of the module whose parameters are stacked in it."""
+    body, consts, carried = scan.params["jaxpr"].jaxpr, scan.params["num_consts"], scan.params["num_carry"]
+    stacked = [arrays[var] for var in scan.invars[consts + carried :] if _is_variable(var) and var in arrays]
+    marked = _returned(body)
+    found = [(marked[i], var) for i, var in enumerate(scan.outvars[:carried]) if i in marked and _floating(var)]
+    return [(name, var) for name, var in found if any(one.startswith(f"{name.split('[')[0]}.") for one in stacked)]
+
+
+def _returned(jaxpr: core.Jaxpr) -> dict[int, str]:
+    """The marks of what a computation returns, by place."""
+    found: dict[Any, str] = {}
+    for equation in jaxpr.eqns:
+        inner = equation.params.get(_INLINED.get(equation.primitive.name, ""))
+        if equation.primitive.name in marks.PRIMITIVES:
+            found[equation.outvars[0]] = equation.params["name"]
+        elif inner is not None:
+            body = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
+            found |= {equation.outvars[i]: name for i, name in _returned(body).items()}
+    return {i: found[var] for i, var in enumerate(jaxpr.outvars) if _is_variable(var) and var in found}
 
 
 def _is_variable(var: Any) -> bool:

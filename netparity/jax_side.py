@@ -135,6 +135,17 @@ class JaxSide:
         args = (fed, cotangents, _key(seed), groups)
         return _isolation(groups, *self._run(_ROUNDED, arrays, inputs, *args))
 
+    def redrawn(
+        self, arrays: Arrays, inputs: Inputs, fed: Arrays, cotangents: Arrays, seed: int | None, groups: Groups
+    ) -> list[Isolated]:
+        """As `rounded`, several times over: of one number, a single draw may be small by chance."""
+        outputs, products = self._run(_REDRAWN, arrays, inputs, fed, cotangents, _key(seed), groups)
+        by_stage = outputs.arrays()
+        return [
+            _isolation(groups, _ByStage.of(by_stage, {n: x[i] for n, x in by_stage.items()}), [x[i] for x in products])
+            for i in range(_DRAWS)
+        ]
+
     def gradients(self, arrays: Arrays, inputs: Inputs, labels: Any, seed: int | None = None) -> Gradients:
         """The loss of a batch, and its gradient in every parameter and every stage's output."""
         labels = jax.tree.map(lambda x: x.astype(np.int32) if x.dtype.kind in "iu" else x, labels)
@@ -318,10 +329,33 @@ def _ROUNDED(
     key: Any,
     groups: Groups,
 ) -> tuple[_ByStage, list[Any]]:
-    args = (arrays, inputs, fed, cotangents, key)
+    return _simulated(network, stages, (arrays, inputs, fed, cotangents, key), groups)
+
+
+_DRAWS = 16
+
+
+@_program("groups")
+def _REDRAWN(
+    network: Network,
+    stages: Any,
+    arrays: Any,
+    inputs: Any,
+    fed: Any,
+    cotangents: Any,
+    key: Any,
+    groups: Groups,
+) -> tuple[_ByStage, list[Any]]:
+    once = functools.partial(_simulated, network, stages, (arrays, inputs, fed, cotangents, key), groups)
+    return jax.lax.map(once, jnp.arange(1, 1 + _DRAWS, dtype=jnp.uint32))
+
+
+def _simulated(
+    network: Network, stages: Any, args: Any, groups: Groups, draw: int | jax.Array = 0
+) -> tuple[_ByStage, list[Any]]:
     alone = functools.partial(_alone, network, stages, groups=groups)
     jaxpr, out = jax.make_jaxpr(alone, return_shape=True)(*args)
-    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args)))
+    return jax.tree.unflatten(jax.tree.structure(out), rounding.simulate(jaxpr, jax.tree.leaves(args), draw))
 
 
 @_program("loss", judged=False)

@@ -53,7 +53,7 @@ def stages(
     behind = _behind(graph, {name for name, (path, _, _) in ours.items() if path in modules})
     single = {names: path for names, path in layers.items() if path in _indivisible(calls)}
     for name, (path, _, _) in ours.items():
-        if path not in modules and path != OUTPUT and not within[path] and behind[name] in single:
+        if path not in modules and path != OUTPUT and behind[name] in single:
             modules[path] = single.pop(behind[name])
     found = {}
     for name, (path, count, part) in ours.items():
@@ -125,10 +125,11 @@ def _indivisible(calls: Sequence[Call]) -> set[str]:
 
 
 def _part(name: str, part: str, theirs: Mapping[str, tuple[str, str, str]]) -> str | None:
-    """The part of what a PyTorch module returned: of the same place, or the first where JAX returns one array."""
+    """The part of what a PyTorch module returned: of the same place, or the first where one side returns one array."""
     if f"{name}{part}" in theirs:
         return f"{name}{part}"
-    return f"{name}[0]" if not part and f"{name}[0]" in theirs else None
+    first = {"": f"{name}[0]", "[0]": name}.get(part, "")
+    return first if first in theirs else None
 
 
 def _outputs(

@@ -82,7 +82,7 @@ def prepare(
     arrays = dict(network.arrays)
     random = _dropouts(network, looked, module, train) if dropouts is None and stages is None else {}
     if stages is None:
-        owned = _owned(entries, module)
+        owned = _owned(entries)
         stages = pairing.stages(looked.graph, looked.record.calls, owned, set(arrays), random)
     _require_known(stages, looked.graph, stated, input_names(len(looked.inputs)))
     dropped = tuple(dropouts) if dropouts is not None else tuple(name for name in random if name in stages)
@@ -233,16 +233,25 @@ def _from_common(table: NameTable, known: frozenset[str], arrays: Mapping[str, n
     return table.from_common({name: value for name, value in arrays.items() if name in known})
 
 
-def _owned(entries: Mapping[str, Entry], module: nn.Module) -> dict[str, set[str]]:
-    """By PyTorch's module, the JAX names of all that belongs to it or to what is within it."""
+def _owned(entries: Mapping[str, Entry]) -> dict[str, set[str]]:
+    """By PyTorch's module, the JAX names of all that belongs as a whole to it or to what is within it."""
     found: dict[str, set[str]] = {}
     for name, entry in entries.items():
-        for piece in entry.pieces():
-            path = piece.torch
-            while path:
-                path = path.rpartition(".")[0]
-                found.setdefault(path, set()).add(name)
+        owners = set.intersection(*(set(_paths(piece.torch)) for piece in entry.pieces()))
+        for path in owners:
+            found.setdefault(path, set()).add(name)
     return found
+
+
+def _paths(name: str) -> Iterator[str]:
+    """The modules that an array lies in, from the innermost.
+
+    >>> list(_paths("layer1.0.weight"))
+    ['layer1.0', 'layer1', '']
+    """
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _dropouts(network: JaxNetwork, looked: _Looked, module: nn.Module, train: bool) -> dict[str, str]:

@@ -44,7 +44,7 @@ _Seed = int | jax.Array
 _INLINED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def simulate(jaxpr: core.ClosedJaxpr, args: Sequence[Any], seed: int = 0) -> list[Any]:
+def simulate(jaxpr: core.ClosedJaxpr, args: Sequence[Any], seed: _Seed = 0) -> list[Any]:
     """Evaluates a computation in float64 with the rounding errors of float32.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from netparity import calls
+from netparity import bounds, calls
 from netparity.calls import Tap
 from netparity.graph import input_names
 from netparity.jax_side import Gradients, Groups, Inputs, Isolated, as_tuple
@@ -98,11 +98,14 @@ class TorchSide:
         """The stages that sum products, choose, or keep: what `netparity.bounds` has a bound for."""
         return {stage for stage, module in self.modules.items() if isinstance(module, _PLAIN)}
 
-    @property
-    def pure(self) -> set[str]:
-        """The stages among the `plain` that divide nothing and take no average."""
-        others = (*DROPOUTS, nn.AvgPool2d, nn.LocalResponseNorm)
-        return {stage for stage in self.plain if not isinstance(self.modules[stage], others)}
+    def own_functions(self, stage: str) -> frozenset[str]:
+        """What a `plain` stage's module, or one that drops, has itself of `netparity.bounds.FUNCTIONS`."""
+        module = self.modules[stage]
+        if isinstance(module, nn.LocalResponseNorm):
+            return bounds.FUNCTIONS
+        if isinstance(module, (*DROPOUTS, nn.AvgPool2d)) or type(module).__name__ in RANDOM:
+            return frozenset({"div", "reduce_sum", "reduce_window_sum"})
+        return frozenset()
 
     def shapes(self, arrays: Arrays, inputs: Inputs, fed: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Shape of every stage's output when the stage before has the shape ``fed``; nothing is computed.
