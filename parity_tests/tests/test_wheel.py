@@ -74,7 +74,9 @@ def test_every_public_name_is_there():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.splitlines() == [
-        "AsIs ChannelsFirst ConvKernel DenseKernel Flattened ParityError Result Same compare finish full_float32",
+        "AsIs ChannelsFirst Comparison Concatenated ConvKernel ConvTransposeKernel DenseKernel Flattened ParityError "
+        "Part Reshaped Result Same Stack Sum Transposed as_python assert_parity compare finish full_float32 function "
+        "infer_table linen",
         "True True",
     ]
     assert "module 'netparity' has no attribute 'nonsense'" in run.stderr
