@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as fnn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch import nn
 
-from netparity import Comparison, DenseKernel, Same, Transposed, as_python, compare, infer_table, linen
+from netparity import Comparison, DenseKernel, Part, Transposed, compare, infer_table, linen
 from netparity.results import Check, StageResult
 from parity_tests import ports
 from parity_tests.ports.cases import FULL, SMALL, Case
@@ -44,7 +49,7 @@ def _with_mistake(case: Case, right: str, wrong: str) -> fnn.Module:
     assert right in source
     names = {"__name__": type(port).__module__}
     exec(compile(source.replace(right, wrong, 1), case.source, "exec"), names)
-    fields = {f.name: getattr(port, f.name) for f in dataclasses.fields(port) if f.name not in ("parent", "name")}  # type: ignore[arg-type]
+    fields = {f.name: getattr(port, f.name) for f in dataclasses.fields(port) if f.name not in ("parent", "name")}
     return names[type(port).__name__](**fields)  # type: ignore[operator]
 
 
@@ -119,6 +124,14 @@ def test_a_wrong_port_fails_at_its_stage(name, right, wrong, stage):
         # Height and width of the kernel exchanged; the order that the map is flattened in; two gates exchanged.
         ("lenet5", {"conv2.kernel": Transposed("conv2.weight", (3, 2, 1, 0))}, "conv2"),
         ("lenet5", {"fc1.kernel": DenseKernel("fc1.weight")}, "fc1"),
+        (
+            "lstm",
+            {
+                "OptimizedLSTMCell_0.hi.kernel": Part(DenseKernel("lstm.weight_hh_l0"), 1, 4),
+                "OptimizedLSTMCell_0.hf.kernel": Part(DenseKernel("lstm.weight_hh_l0"), 0, 4),
+            },
+            "RNN_0",
+        ),
     ],
 )
 def test_a_wrong_table_fails_at_its_stage(name, wrong, stage):
@@ -128,3 +141,67 @@ def test_a_wrong_table_fails_at_its_stage(name, wrong, stage):
     result = _compared(case, table={**table, **wrong}, dtypes=["float64"])
     assert _first(result) == (stage, "output")
     assert {one.stage for one in result.failures if isinstance(one, StageResult)} == {stage}
+
+
+class _KeepsBiased(fnn.Module):
+    """A dense layer and a normalisation whose running statistics move by ``1 - momentum``."""
+
+    momentum: float
+
+    @fnn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = fnn.Dense(6, name="dense")(x)
+        return fnn.BatchNorm(not train, momentum=self.momentum, epsilon=1e-5, name="norm")(x)
+
+
+def _normalised(momentum: float, allow: Sequence[str]) -> Comparison:
+    """A port beside a PyTorch network whose running statistics move by 0.1."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((7, 4)).astype(np.float32)
+    port = _KeepsBiased(momentum)
+    module = nn.Sequential(OrderedDict(dense=nn.Linear(4, 6), norm=nn.BatchNorm1d(6, momentum=0.1)))
+    variables = port.init(jax.random.key(0), jnp.asarray(x), train=False)
+    return compare(linen(port, variables), module, x, labels=rng.integers(0, 6, 7), dtypes=["float64"], allow=allow)
+
+
+def test_a_biased_running_variance_is_told_unless_it_is_allowed():
+    result = _normalised(0.9, [])
+    (failure,) = result.failures
+    assert isinstance(failure, Check)
+    assert (failure.level, failure.stage, failure.name) == ("state", "norm", "norm.var after a step")
+    assert failure.note == f"JAX keeps the {BIASED}, PyTorch the unbiased one: if that is meant, allow=['{BIASED}']"
+    allowed = _normalised(0.9, [BIASED])
+    assert allowed.passed, allowed.failures
+    assert [one.note for one in allowed.checks if one.name == "norm.var after a step"] == [
+        f"JAX keeps the {BIASED}, PyTorch the unbiased one (n = 7): allowed"
+    ]
+
+
+def test_a_momentum_that_is_not_complemented_is_told():
+    result = _normalised(0.1, [BIASED])
+    assert [(one.level, one.name) for one in result.failures if isinstance(one, Check)] == [
+        ("state", "norm.mean after a step"),
+        ("state", "norm.var after a step"),
+    ]
+    assert len(result.failures) == 2
+    mean, var = (one.note for one in result.failures if isinstance(one, Check))
+    meant = "PyTorch by its momentum of 0.1: a Flax momentum is 1 - PyTorch's, 0.9 here"
+    assert mean == f"JAX moves by 0.9 of the difference, {meant}"
+    assert var == f"JAX moves by 0.9 of the difference, of the {BIASED}, {meant}"
+
+
+@pytest.mark.slow
+def test_resnets_state_is_told_where_it_is_wrong():
+    case = SMALL["resnet18"]
+    right, wrong = 'momentum=0.9, epsilon=1e-5, name="bn1"', 'momentum=0.1, epsilon=1e-5, name="bn1"'
+    result = _compared(case, _with_mistake(case, right, wrong), dtypes=["float64"])
+    assert [one.name for one in result.failures if isinstance(one, Check)] == [
+        "bn1.mean after a step",
+        "bn1.var after a step",
+    ]
+    assert _levels(result) == {"state"}
+    assert all("a Flax momentum is 1 - PyTorch's, 0.9 here" in one.note for one in result.failures)  # type: ignore[union-attr]
+    biased = _compared(case, allow=[], dtypes=["float64"])
+    assert _levels(biased) == {"state"}
+    assert {one.name.rpartition(".")[2] for one in biased.failures if isinstance(one, Check)} == {"var after a step"}
+    assert len(biased.failures) == sum("after a step" in one.name and ".var" in one.name for one in biased.checks)
