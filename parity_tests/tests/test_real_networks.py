@@ -84,29 +84,31 @@ def test_a_port_of_the_published_size_passes_as_it_is(name):
     assert result.passed, result.failures
 
 
+# Network, what its source says, what a wrong port says, and the stage that it shows in first.
+MISTAKES = [
+    ("lenet5", "nn.Conv(6, (5, 5), padding=2)", "nn.Conv(6, (5, 5), padding=((4, 0), (2, 2)))", "conv1"),
+    ("lenet5", "nn.tanh(self.conv1(x))", "self.conv1(x)", "conv2"),
+    ("lenet5", "nn.avg_pool(nn.tanh(self.conv2(x))", "nn.max_pool(nn.tanh(self.conv2(x))", "fc1"),
+    ("lenet5", "x.reshape(x.shape[0], -1)", "x.swapaxes(1, 2).reshape(x.shape[0], -1)", "fc1"),
+    ("lenet5", "nn.tanh(self.fc2(x))", "nn.relu(self.fc2(x))", "fc3"),
+    ("lstm", "OptimizedLSTMCell(self.hidden)", "OptimizedLSTMCell(self.hidden, activation_fn=nn.relu)", "RNN_0"),
+    ("lstm", "OptimizedLSTMCell(self.hidden))", "OptimizedLSTMCell(self.hidden), reverse=True)", "RNN_0"),
+    ("lstm", "outputs[:, -1]", "outputs[:, 0]", "head"),
+    ("resnet18", "epsilon=1e-5)\n        residual", "epsilon=1e-3)\n        residual", "layer1_0.bn1"),
+    ("resnet18", "conv((3, 3), strides=self.stride, padding=1,", "conv((3, 3), strides=self.stride,", "layer2_0.conv1"),
+    ("resnet18", "padding=((1, 1), (1, 1))", 'padding="SAME"', "layer1_0.conv1"),
+    ("resnet18", "        x = nn.relu(x)\n        x = conv(", "        x = conv(", "layer1_0.conv2"),
+    ("resnet18", "nn.relu(x + residual)", "x + residual", "layer1_0"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "right", "wrong", "stage"),
     [
-        ("lenet5", "nn.Conv(6, (5, 5), padding=2)", "nn.Conv(6, (5, 5), padding=((4, 0), (2, 2)))", "conv1"),
-        ("lenet5", "nn.tanh(self.conv1(x))", "self.conv1(x)", "conv2"),
-        ("lenet5", "nn.avg_pool(nn.tanh(self.conv2(x))", "nn.max_pool(nn.tanh(self.conv2(x))", "fc1"),
-        ("lenet5", "x.reshape(x.shape[0], -1)", "x.swapaxes(1, 2).reshape(x.shape[0], -1)", "fc1"),
-        ("lenet5", "nn.tanh(self.fc2(x))", "nn.relu(self.fc2(x))", "fc3"),
-        ("lstm", "OptimizedLSTMCell(self.hidden)", "OptimizedLSTMCell(self.hidden, activation_fn=nn.relu)", "RNN_0"),
-        ("lstm", "OptimizedLSTMCell(self.hidden))", "OptimizedLSTMCell(self.hidden), reverse=True)", "RNN_0"),
-        ("lstm", "outputs[:, -1]", "outputs[:, 0]", "head"),
-        *(
-            pytest.param("resnet18", right, wrong, stage, marks=pytest.mark.slow)
-            for right, wrong, stage in [
-                ("epsilon=1e-5)\n        residual", "epsilon=1e-3)\n        residual", "layer1_0.bn1"),
-                ('conv((3, 3), strides=self.stride, padding=1,', 'conv((3, 3), strides=self.stride,', "layer2_0.conv1"),
-                ("padding=((1, 1), (1, 1))", 'padding="SAME"', "layer1_0.conv1"),
-                ('        x = nn.relu(x)\n        x = conv(', "        x = conv(", "layer1_0.conv2"),
-                ("nn.relu(x + residual)", "x + residual", "layer1_1.conv1"),
-            ]
-        ),
+        pytest.param(*row, id=f"{i}-{row[0]}-{row[3]}", marks=() if row[0] in FAST else pytest.mark.slow)
+        for i, row in enumerate(MISTAKES)
     ],
-)  # fmt: skip
+)
 def test_a_wrong_port_fails_at_its_stage(name, right, wrong, stage):
     case = SMALL[name]
     result = _compared(case, _with_mistake(case, right, wrong), dtypes=["float64"])
