@@ -35,15 +35,15 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
 
 
 def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, monkeypatch):
-    isolated = levels.isolated
+    isolated = levels.Pair.isolated
 
-    def spoilt(pair, fed, side, dtype, masks):
-        found = isolated(pair, fed, side, dtype, masks)
+    def spoilt(pair, fed, side, *args):
+        found = isolated(pair, fed, side, *args)
         if side == "jax":
             found.outputs["conv3"] = found.outputs["conv3"] * 1.001
         return found
 
-    monkeypatch.setattr(levels, "isolated", spoilt)
+    monkeypatch.setattr(levels.Pair, "isolated", spoilt)
     flags = ["--model", "cifar10", "--width", "0.0625", "--steps", "1", "--dtype", "float64", "--no-faults"]
     assert command.main(flags) == 1
     captured = capsys.readouterr()

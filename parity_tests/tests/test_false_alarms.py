@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from netparity import ConvKernel, DenseKernel, Result, Same, compare
+from netparity import ConvKernel, DenseKernel, Result, Same, compare, function
+from netparity.adapters.given import JaxNetwork
 
 
 class _ChannelsLastNorm(nn.LayerNorm):
@@ -56,36 +58,40 @@ class _Net(fnn.Module):
 
 
 @functools.cache
-def _forward(kind: str) -> Callable[..., Any]:
+def _network(kind: str) -> JaxNetwork:
+    """The network with zeros for parameters; it is one for all seeds, so that it is compiled once."""
+    net = _Net(kind)
+
     def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
         stats = jax.tree.map(lambda x: x.astype(images.dtype), STATS)
         variables = {"params": params, "batch_stats": stats}
-        out = _Net(kind).apply(variables, images, train=key is not None, mutable=["batch_stats"])
-        return out[0]
+        return net.apply(variables, images, train=key is not None, mutable=["batch_stats"])[0]
 
-    return forward
+    images = jax.ShapeDtypeStruct((1, 6, 8, 3), np.float32)
+    shapes = jax.eval_shape(functools.partial(net.init, train=False), jax.random.key(0), images)["params"]
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return function(forward, zeros, intermediates=True)
 
 
 def _compared(kind: str, seed: int, act: nn.Module | None = None) -> Result:
     rng = np.random.default_rng(seed)
     # Every third batch is off its mean by a deviation or two, where a normalisation cancels digits.
     images = (rng.standard_normal((4, 6, 8, 3)) + seed % 3).astype(np.float32)
-    shapes = jax.eval_shape(functools.partial(_Net(kind).init, train=False), jax.random.key(0), images)["params"]
+    network = _network(kind)
     params = {
-        layer: {
-            part: (rng.standard_normal(v.shape) * 0.2 + (part == "scale")).astype(np.float32) for part, v in own.items()
-        }
-        for layer, own in shapes.items()
+        name: (rng.standard_normal(value.shape) * 0.2 + name.endswith(".scale")).astype(np.float32)
+        for name, value in network.arrays.items()
     }
     table: dict[str, Any] = {"conv.kernel": ConvKernel("conv.weight"), "conv.bias": Same("conv.bias")}
     table |= {"fc.kernel": DenseKernel("fc.weight", flattened=(6, 8, 8)), "fc.bias": Same("fc.bias")}
-    if "act" in params:
+    if "act.scale" in params:
         table |= {"act.scale": Same("act.weight"), "act.bias": Same("act.bias")}
     layers = OrderedDict[str, nn.Module](conv=nn.Conv2d(3, 8, 3, padding=1), act=act or KINDS[kind][1]())
     module = nn.Sequential(layers | OrderedDict[str, nn.Module](flat=nn.Flatten(), fc=nn.Linear(384, 5)))
     stages = {name: name for name in ("conv", "act", "fc")}
     labels = rng.integers(0, 5, 4)
-    return compare(_forward(kind), params, module, table, stages, images, labels, seed=seed)
+    given = dataclasses.replace(network, arrays=params)
+    return compare(given, module, images, labels=labels, table=table, stages=stages, seed=seed)
 
 
 @pytest.mark.parametrize("kind", ["tanh", "batch norm"])

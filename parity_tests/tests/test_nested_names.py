@@ -12,7 +12,7 @@ import torch
 from jax import lax
 from torch import nn
 
-from netparity import ConvKernel, DenseKernel, Result, Same, compare
+from netparity import ConvKernel, DenseKernel, Result, Same, compare, function
 
 # What stands after a block's convolution is the block's own stage.
 STAGES = {
@@ -68,7 +68,8 @@ def _compared(module: nn.Module) -> Result:
         "head": affine(4 * 6 * 8, 5),
     }
     images = rng.standard_normal((4, 4, 6, 3)).astype(np.float32)
-    return compare(_forward, params, module, TABLE, STAGES, images, rng.integers(0, 5, 4))
+    network = function(_forward, params, intermediates=True)
+    return compare(network, module, images, labels=rng.integers(0, 5, 4), table=TABLE, stages=STAGES)
 
 
 def test_a_parameter_belongs_to_the_longest_name_that_it_begins_with():

@@ -14,7 +14,7 @@ import torch
 from jax import lax
 from torch import nn
 
-from netparity import AsIs, ConvKernel, DenseKernel, ParityError, Result, Same, compare
+from netparity import AsIs, ConvKernel, DenseKernel, ParityError, Result, Same, compare, function, linen
 from netparity.results import Check
 
 RNG = np.random.default_rng(0)
@@ -51,14 +51,26 @@ TABLE: dict[str, Same | ConvKernel | DenseKernel] = {
 STAGES = {name: name for name in ("conv", "relu", "drop", "fc")}
 
 
-def _compared(network: fnn.Module, module: nn.Module, table: Any = None, stages: Any = None) -> Result:
+def _compared(
+    network: fnn.Module, module: nn.Module, table: Any = None, stages: Any = None, layouts: Any = None
+) -> Result:
     def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
         return network.apply(
             {"params": params}, images, train=key is not None, rngs={} if key is None else {"dropout": key}
         )
 
     params = network.init(jax.random.key(1), jnp.asarray(IMAGES), train=False)["params"]
-    return compare(forward, params, module, table or TABLE, stages or STAGES, IMAGES, LABELS, dropouts=["drop"])
+    ours = function(forward, params, intermediates=True)
+    return compare(
+        ours,
+        module,
+        IMAGES,
+        labels=LABELS,
+        table=table or TABLE,
+        stages=stages or STAGES,
+        dropouts=["drop"],
+        layouts=layouts,
+    )
 
 
 def _torch_net(*, inplace: bool = False) -> nn.Sequential:
@@ -88,9 +100,14 @@ class _Cut(nn.Module):
         return x[:, :100]
 
 
+class _Filled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(x, (0, self.in_features - x.shape[1])))
+
+
 def test_a_flat_stage_of_another_size_is_told_in_its_shapes():
     module = _torch_net()
-    module.drop = _Cut()
+    module.drop, module.fc = _Cut(), _Filled(192, 5)  # PyTorch's own shapes fit together
     (failure,) = [one for one in _compared(FlaxNet(), module).failures if one.stage == "drop"]
     assert isinstance(failure, Check)
     assert failure.note == "JAX [3, 192], PyTorch [3, 100]"
@@ -114,51 +131,39 @@ def test_a_layer_with_a_dtype_of_its_own_is_named():
 class FlaxNorm(fnn.Module):
     """Batch normalisation with statistics of its own, and no dropout anywhere."""
 
+    stuck: bool = False
+
     @fnn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        seen = {}
-        x = seen["conv"] = fnn.Conv(8, (3, 3), padding=1, precision="highest", name="conv")(x)
-        x = seen["norm"] = fnn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm")(x)
-        x = x.reshape(x.shape[0], -1)
-        x = seen["fc"] = fnn.Dense(5, precision="highest", name="fc")(x)
-        return x, seen
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        evaluating = self.stuck or not train
+        x = fnn.Conv(8, (3, 3), padding=1, precision="highest", name="conv")(x)
+        x = fnn.BatchNorm(evaluating, momentum=0.9, epsilon=1e-5, name="norm")(x)
+        return fnn.Dense(5, precision="highest", name="fc")(x.reshape(x.shape[0], -1))
 
 
 def test_batch_normalisation_in_both_modes_with_running_statistics():
-    network = FlaxNorm()
-    variables = network.init(jax.random.key(1), jnp.asarray(IMAGES), train=False)
-    norm = nn.BatchNorm2d(8)
+    variables = FlaxNorm().init(jax.random.key(1), jnp.asarray(IMAGES), train=False)
     mean, var = RNG.standard_normal(8).astype(np.float32), RNG.uniform(0.5, 2, 8).astype(np.float32)
-    norm.load_state_dict({"running_mean": torch.from_numpy(mean), "running_var": torch.from_numpy(var)}, strict=False)
+    variables = {**variables, "batch_stats": {"norm": {"mean": mean, "var": var}}}
+    norm = nn.BatchNorm2d(8)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
     layers: list[tuple[str, nn.Module]] = [("conv", nn.Conv2d(3, 8, 3, padding=1)), ("norm", norm)]
     module = nn.Sequential(OrderedDict([*layers, ("flat", nn.Flatten()), ("fc", nn.Linear(384, 5))]))
-    stats = {"norm": {"mean": mean, "var": var}}
-
-    def forward(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
-        train, state = key is not None, jax.tree.map(lambda x: x.astype(images.dtype), stats)
-        out = network.apply(
-            {"params": params, "batch_stats": state}, images, train=train, mutable=["batch_stats"] if train else False
-        )
-        return out[0] if train else out
-
-    table = {
-        **TABLE,
-        "norm.scale": Same("norm.weight"),
-        "norm.bias": Same("norm.bias"),
-        "fc.kernel": DenseKernel("fc.weight", flattened=(6, 8, 8)),
-    }
-    stages = {name: name for name in ("conv", "norm", "fc")}
-    result = compare(forward, variables["params"], module, table, stages, IMAGES, LABELS, dtypes=["float64"])
+    keywords: dict[str, Any] = {"labels": LABELS, "dtypes": ["float64"], "allow": ["biased running variance"]}
+    result = compare(linen(FlaxNorm(), variables), module, IMAGES, **keywords)
     assert result.passed, result.failures
+    assert {(row.stage, row.mode) for row in result.layers} == {
+        *((name, "training") for name in ("conv", "norm", "fc")),
+        ("norm", "evaluation"),  # the others compute the same
+    }
+    # Modules and arrays of both users are as they were.
+    np.testing.assert_array_equal(variables["batch_stats"]["norm"]["mean"], mean)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 
     # A port that never leaves evaluation mode is wrong where the modes differ.
-    def stuck(params: Any, images: jax.Array, key: jax.Array | None) -> Any:
-        state = jax.tree.map(lambda x: x.astype(images.dtype), stats)
-        return network.apply({"params": params, "batch_stats": state}, images, train=False)
-
-    result = compare(stuck, variables["params"], module, table, stages, IMAGES, LABELS, dtypes=["float64"])
+    result = compare(linen(FlaxNorm(stuck=True), variables), module, IMAGES, **keywords)
+    assert {one.stage for one in result.failures if not isinstance(one, Check)} == {"norm"}
     assert result.failures[0].stage == "norm"
-    assert torch.equal(norm.state_dict()["running_mean"], torch.from_numpy(mean))
 
 
 class _Attention(nn.Module):
@@ -189,11 +194,12 @@ def test_an_attention_map_is_no_image(tokens):
     # Two heads of two tokens look like an image of either layout: such a map must be stated.
     stated = {"scores": AsIs()} if tokens == 2 else None
     labels = np.array([0, 3, 1])
-    args = (_attention, params, module, {"proj.kernel": DenseKernel("proj.weight")}, stages, x, labels)
-    result = compare(*args, layouts=stated, dtypes=["float64"])
+    table = {"proj.kernel": DenseKernel("proj.weight")}
+    ours = function(_attention, params, intermediates=True)
+    result = compare(ours, module, x, labels=labels, table=table, stages=stages, layouts=stated, dtypes=["float64"])
     assert result.passed, result.failures
 
 
 def test_a_layout_for_what_is_no_stage_is_refused():
     with pytest.raises(ParityError, match="no stage: nowhere"):
-        compare(_attention, {}, nn.Sequential(), {}, {}, IMAGES, LABELS, layouts={"nowhere": AsIs()})
+        _compared(FlaxNet(), _torch_net(), layouts={"nowhere": AsIs()})

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.ad_checkpoint import checkpoint_name
 from torch import nn
 
+from netparity.graph import ByHand
 from netparity.jax_side import JaxSide, mean_cross_entropy
 from netparity.measure import ParityError, max_error
 from netparity.torch_side import TorchSide
@@ -34,17 +36,21 @@ IMAGES = np.arange(24, dtype=np.float32).reshape(2, 2, 2, 3) / 16
 def test_a_stage_is_fed_what_we_choose_and_gives_its_own_gradient():
     fed = {"a": np.full((2, 3), 0.5, np.float32), "b": np.zeros((2, 3), np.float32)}
     cotangents = {name: np.ones((2, 3), np.float32) for name in fed}
-    found = JaxSide(_forward).isolated(PARAMS, IMAGES, fed, cotangents)
+    found = JaxSide(ByHand(_forward)).isolated(PARAMS, IMAGES, fed, cotangents)
     assert list(found.outputs) == ["a", "b"]
     np.testing.assert_allclose(found.outputs["b"], np.sin(0.5), rtol=1e-6)
-    np.testing.assert_allclose(found.vjp_inputs["b"], np.cos(0.5), rtol=1e-6)
+    np.testing.assert_allclose(found.products["b", "a"], np.cos(0.5), rtol=1e-6)
     # The first stage's gradient comes from its own cotangent alone, not through the second.
-    np.testing.assert_allclose(found.vjp_inputs["a"], np.full(IMAGES.shape, 3 / 8), rtol=1e-6)
+    np.testing.assert_allclose(found.products["a", "input"], np.full(IMAGES.shape, 3 / 8), rtol=1e-6)
+    # Every row of the kernel meets the same pixel of both images.
+    summed = np.repeat(IMAGES.reshape(2, 12).sum(axis=0)[:, None], 3, axis=1)
+    np.testing.assert_allclose(found.products["a", "a.kernel"], summed, rtol=1e-6)
+    assert set(found.products) == {("a", "input"), ("a", "a.kernel"), ("b", "a")}
 
 
 def test_activation_gradients_are_those_of_the_whole_network():
     labels = np.array([0, 1])
-    found = JaxSide(_forward).gradients(PARAMS, IMAGES, labels)
+    found = JaxSide(ByHand(_forward)).gradients(PARAMS, IMAGES, labels)
 
     def tail(first):
         logp = jax.nn.log_softmax(jnp.sin(first))
@@ -58,12 +64,28 @@ def test_activation_gradients_are_those_of_the_whole_network():
 def test_intermediates_hidden_in_one_compiled_function_are_refused():
     hidden = jax.jit(lambda params, images: _forward(params, images, None))
     with pytest.raises(ParityError, match=r"without jax\.jit"):
-        JaxSide(lambda params, images, key: hidden(params, images)).shapes(PARAMS, IMAGES)
+        JaxSide(ByHand(lambda params, images, key: hidden(params, images))).shapes(PARAMS, IMAGES)
+
+
+def test_intermediates_that_are_marked_are_found_inside_a_compiled_function():
+    @jax.jit
+    def hidden(params, images):
+        first = checkpoint_name(jnp.dot(images.reshape(images.shape[0], -1), params["a"]["kernel"]), "a")
+        return checkpoint_name(jnp.sin(first), "b")
+
+    side = JaxSide(ByHand(lambda params, images, key: (hidden(params, images), {})))
+    assert list(side.shapes(PARAMS, IMAGES).items()) == [("a", (2, 3)), ("b", (2, 3))]
+    fed = {"a": np.full((2, 3), 0.5, np.float32), "b": np.zeros((2, 3), np.float32)}
+    found = side.isolated(PARAMS, IMAGES, fed, {name: np.ones((2, 3), np.float32) for name in fed})
+    np.testing.assert_allclose(found.outputs["b"], np.sin(0.5), rtol=1e-6)
+    np.testing.assert_allclose(found.products["b", "a"], np.cos(0.5), rtol=1e-6)
 
 
 def test_float64_stays_inside():
     assert (
-        JaxSide(_forward).forward({"a.kernel": PARAMS["a.kernel"].astype(float)}, IMAGES.astype(float))["a"].dtype
+        JaxSide(ByHand(_forward))
+        .forward({"a.kernel": PARAMS["a.kernel"].astype(float)}, IMAGES.astype(float))["a"]
+        .dtype
         == np.float64
     )
     assert not jax.config.read("jax_enable_x64")
@@ -84,16 +106,16 @@ class _Counted:
 
 def test_equal_sides_share_one_compiled_program():
     traces: list[str] = []
-    first = JaxSide(_Counted("shared", traces)).forward(PARAMS, IMAGES)
+    first = JaxSide(ByHand(_Counted("shared", traces))).forward(PARAMS, IMAGES)
     for _ in range(2):
-        again = JaxSide(_Counted("shared", traces)).forward(PARAMS, IMAGES)
+        again = JaxSide(ByHand(_Counted("shared", traces))).forward(PARAMS, IMAGES)
         assert max_error(again, first) == 0
     assert traces == ["evaluation"]
 
 
 def test_another_dtype_or_mode_is_another_program_and_compiles_once():
     traces: list[str] = []
-    side = JaxSide(_Counted("by dtype and mode", traces))
+    side = JaxSide(ByHand(_Counted("by dtype and mode", traces)))
     double = {"a.kernel": PARAMS["a.kernel"].astype(float)}
     for _ in range(2):
         assert side.forward(PARAMS, IMAGES)["b"].dtype == np.float32
@@ -105,8 +127,8 @@ def test_another_dtype_or_mode_is_another_program_and_compiles_once():
 
 def test_sides_of_another_loss_are_not_equal():
     labels = np.array([0, 1])
-    once = JaxSide(_forward).gradients(PARAMS, IMAGES, labels).loss
-    twice = JaxSide(_forward, lambda z, y: 2 * mean_cross_entropy(z, y)).gradients(PARAMS, IMAGES, labels).loss
+    once = JaxSide(ByHand(_forward)).gradients(PARAMS, IMAGES, labels).loss
+    twice = JaxSide(ByHand(_forward), lambda z, y: 2 * mean_cross_entropy(z, y)).gradients(PARAMS, IMAGES, labels).loss
     assert twice == pytest.approx(2 * once)
 
 
@@ -124,7 +146,7 @@ def test_training_may_have_other_stages_than_evaluation(training_first):
     def forward(params, images, key):  # a network of its own each time: nothing is compiled yet
         return _forward_with_noise(params, images, key)
 
-    side, expected = JaxSide(forward, dropouts=("Noise",)), {False: ["a"], True: ["a", "Noise"]}
+    side, expected = JaxSide(ByHand(forward), dropouts=("Noise",)), {False: ["a"], True: ["a", "Noise"]}
     for training in (training_first, not training_first, training_first):
         seed = 3 if training else None
         assert list(side.forward(PARAMS, IMAGES, seed)) == expected[training]
@@ -138,7 +160,7 @@ def test_training_may_have_other_stages_than_evaluation(training_first):
 def test_a_stage_that_is_fed_nothing_is_refused():
     fed = {"a": np.ones((2, 3), np.float32)}
     with pytest.raises(ParityError, match=r"has the stages a, Noise in training, and is fed a:"):
-        JaxSide(_forward_with_noise, dropouts=("Noise",)).isolated(PARAMS, IMAGES, fed, fed, 3)
+        JaxSide(ByHand(_forward_with_noise), dropouts=("Noise",)).isolated(PARAMS, IMAGES, fed, fed, 3)
 
 
 def test_masks_are_those_that_training_draws():
