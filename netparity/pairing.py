@@ -46,6 +46,10 @@ def stages(
     called = {module_of(call.name): frozenset(owned.get(module_of(call.name), ())) for call in calls}
     layers = _innermost({path: names for path, names in called.items() if path})
     modules = {path: layers[names] for names, path in inner.items() if names and names in layers}
+    for name, (path, _, part) in ours.items():
+        # A sum of branches, say, is not what the innermost module gives, which is one of the branches.
+        if path in modules and not part and not graph.params[name] and not graph.primitives[name] <= PRIMITIVES:
+            modules[path] = _outermost(modules[path], called, calls, graph.shapes[name])
     by_name = {_normal(path): path for path in called if path and not called[path]}
     for path, names in within.items():
         if path not in modules and not names and _normal(path) in by_name:
@@ -122,6 +126,15 @@ def _behind(graph: Graph, known: Collection[str]) -> dict[str, frozenset[str]]:
 def _indivisible(calls: Sequence[Call]) -> set[str]:
     """The modules that have no modules within."""
     return {module_of(call.name) for call in calls if not any(True for _ in call.module.children())}
+
+
+def _outermost(
+    path: str, owned: Mapping[str, frozenset[str]], calls: Sequence[Call], shape: tuple[int, ...]
+) -> str:
+    """Of a module and those around it that own nothing else, the outermost that returns an array of that size."""
+    sizes = {call.name: sorted(call.shape) for call in calls}
+    around = [one for one in owned if one and owned[one] == owned[path] and f"{path}.".startswith(f"{one}.")]
+    return min((one for one in around if sizes.get(one) == sorted(shape)), key=len, default=path)
 
 
 def _part(name: str, part: str, theirs: Mapping[str, tuple[str, str, str]]) -> str | None:
