@@ -139,19 +139,6 @@ def own_weights(module: nn.Module) -> Iterator[None]:
             part._flat_weights = weights
 
 
-class Exact(TorchFunctionMode):
-    """Inside, float64 has no constants of float32 in it.
-
-    PyTorch's gradient of the hard sigmoid multiplies by a sixth that was rounded to float32, in float64 as well.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.hardsigmoid and args and args[0].dtype == torch.float64:
-            x = args[0]
-            return torch.where((x > -3) & (x < 3), x / 6 + 0.5, (x >= 3).to(x.dtype))
-        return func(*args, **(kwargs or {}))
-
-
 def leaves(value: torch.Tensor) -> set[int]:
     """The ids of the leaf tensors that a tensor's gradient flows to."""
     found: set[int] = set()
