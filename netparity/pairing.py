@@ -128,9 +128,7 @@ def _indivisible(calls: Sequence[Call]) -> set[str]:
     return {module_of(call.name) for call in calls if not any(True for _ in call.module.children())}
 
 
-def _outermost(
-    path: str, owned: Mapping[str, frozenset[str]], calls: Sequence[Call], shape: tuple[int, ...]
-) -> str:
+def _outermost(path: str, owned: Mapping[str, frozenset[str]], calls: Sequence[Call], shape: tuple[int, ...]) -> str:
     """Of a module and those around it that own nothing else, the outermost that returns an array of that size."""
     sizes = {call.name: sorted(call.shape) for call in calls}
     around = [one for one in owned if one and owned[one] == owned[path] and f"{path}.".startswith(f"{one}.")]

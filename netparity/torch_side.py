@@ -309,7 +309,12 @@ class TorchSide:
         }
         buffers |= {name: value.clone() for name, value in weights.items() if name in buffers}
         given = {**weights, **buffers}
-        with calls.mode(self.module, masks is not None), self._hooked(tap, masks or {}), calls.own_weights(self.module):
+        with (
+            calls.mode(self.module, masks is not None),
+            self._hooked(tap, masks or {}),
+            calls.own_weights(self.module),
+            calls.Exact(),
+        ):
             outputs = torch.func.functional_call(self.module, given, tuple(inputs))
         if state is not None:
             state |= {name: given[name] for name in buffers}

@@ -422,6 +422,44 @@ def test_convolutions(kind: str):
         assert ("dilation 1 for 2" in said) == (kind == "dilated")
 
 
+class Gated(fnn.Module):
+    """A block that adds to what it is given, and a sigmoid of straight lines."""
+
+    sign: float = 1.0
+
+    @fnn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.sign * x + fnn.Dense(6, name="fc2")(fnn.hard_sigmoid(fnn.Dense(40, name="fc1")(x)))
+
+
+class GatedTwice(fnn.Module):
+    sign: float = 1.0
+
+    @fnn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return fnn.Dense(2, name="head")(Gated(self.sign, name="block1")(Gated(name="block0")(x)))
+
+
+class TorchGated(nn.Module):
+    """The same parameters belong to the block and to what it adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Linear(6, 40), nn.Hardsigmoid(inplace=True), nn.Linear(40, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.branch(x)
+        y += x
+        return y
+
+
+def test_a_block_is_not_the_branch_within_and_pytorchs_hardsigmoid_has_its_digits():
+    module = nn.Sequential(TorchGated(), TorchGated(), nn.Linear(6, 2))
+    inner = [f"block{i}{part}" for i in (0, 1) for part in (".fc1", ".fc2", "")]
+    assert passes(linen(GatedTwice(), VECTORS), module, VECTORS) == [*inner, "head"]
+    assert fails(linen(GatedTwice(-1.0), VECTORS), module, VECTORS)[0] == "block1"
+
+
 class Normalised(fnn.Module):
     layer: Callable[..., fnn.Module]
 
