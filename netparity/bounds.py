@@ -17,6 +17,7 @@ RMS_RATIO = 4.0  # JAX's root-mean-square error against PyTorch's
 # million times (F distribution with 16 and 16 degrees of freedom), over 8 once in 2,700.
 RMS_MIN_SIZE = 16
 FLOAT64_LIMIT = 1e-12
+CANCELLED = 1e-6  # a gradient that is smaller than its stage's output's by so much has cancelled
 EXPLAINED_LIMIT = 1e-9  # an explanation fits when nothing is left of the difference but rounding
 AMPLIFIED_LIMIT = 1e-7  # no network amplifies rounding in float64 by more and is still a network
 # What a stage that is called a convolution, a dense layer or a choice does not consist of.

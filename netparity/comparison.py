@@ -15,7 +15,7 @@ from netparity import arguments, jax_side, levels, lockstep, prepare, state, tor
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
-from netparity.levels import DTYPES, MODES
+from netparity.pairs import DTYPES, MODES
 from netparity.report import document, environment, screen
 from netparity.results import Result
 from netparity.table import Entry

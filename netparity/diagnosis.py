@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from netparity import explanations, levels
+from netparity import explanations, isolation, pairs
 from netparity.explanations import Explanation
 from netparity.graph import input_names
 from netparity.jax_side import as_tuple
-from netparity.levels import Pair
 from netparity.measure import error
+from netparity.pairs import Pair
 from netparity.results import Check, StageResult
 
 _SAME = 1e-9  # an explanation fits when nothing is left of the difference but rounding
@@ -110,11 +110,11 @@ def _with(known: Iterable[Explanation], numbers: Callable[[Any], Mapping[Any, np
 def _layer(stage: str, pair: Pair, mode: str = "training") -> str | None:
     """Tries the explanations of one stage on its isolated output and vector-Jacobian products, in float64."""
     truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
-    fed, masks = levels.feed(truth, pair.seed), pair.masks("float64")
-    groups = levels.groups(pair, fed, mode, [stage])
+    fed, masks = pairs.feed(truth, pair.seed), pair.masks("float64")
+    groups = isolation.groups(pair, fed, mode, [stage])
     found = {}
     for side in _SIDES:
-        everything = levels.quantities(pair.isolated(fed, side, "float64", masks, groups, mode), groups)
+        everything = isolation.quantities(pair.isolated(fed, side, "float64", masks, groups, mode), groups)
         found[side] = {quantity: value for (_, quantity), value in everything.items()}
     graph = pair.graph(mode)
     if len(graph.parents[stage]) != 1:

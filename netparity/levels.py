@@ -5,111 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from netparity import bounds
-from netparity.graph import Graph, input_names
-from netparity.jax_side import Gradients, Groups, Inputs, Isolated, JaxSide, as_tuple, groups_of
-from netparity.measure import Arrays, Error, ParityError, error, require_same_names
+from netparity.graph import Graph
+from netparity.isolation import layers, modal
+from netparity.jax_side import Gradients, Inputs, as_tuple
+from netparity.measure import Arrays, error, require_same_names
+from netparity.pairs import DTYPES, Pair, feed, owners
 from netparity.results import Check, Flips, StageResult, check, failures, reported
-from netparity.torch_side import TorchSide
 
-DTYPES = ("float64", "float32")
-MODES = ("training", "evaluation")
-_NOTHING = 1e-6  # a gradient that is smaller than its stage's output's by so much has cancelled
+_CHANCE = 1e-6  # that a mask of single values looks like one of whole channels
 _AMPLIFIED = 10.0  # times what moving everything by one unit in the last place does to a number
 _NOT_JUDGED = "not judged: one choice that flips at a near-tie changes it by far more than rounding does"
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """Two sides and what both are fed.
-
-    Attributes:
-      jax, torch: the sides.
-      params: parameters and state by common name, in float32.
-      inputs: in JAX's layout (float32 ``[batch, height, width, channel]``, tokens ``[batch, time]`` …), one or several.
-      labels: what the losses take, such as int ``[batch]``.
-      seed: of dropout and of the random cotangents.
-    """
-
-    jax: JaxSide
-    torch: TorchSide
-    params: Arrays
-    inputs: Inputs
-    labels: Any
-    seed: int = 0
-
-    def params_as(self, dtype: str) -> Arrays:
-        """Parameters and state in a dtype."""
-        return {name: cast(value, dtype) for name, value in self.params.items()}
-
-    def inputs_as(self, dtype: str) -> Inputs:
-        """The inputs in a dtype."""
-        if isinstance(self.inputs, tuple):
-            return tuple(cast(value, dtype) for value in self.inputs)
-        return cast(self.inputs, dtype)
-
-    def labels_as(self, dtype: str) -> Any:
-        """The labels in a dtype, where they are floating."""
-        if isinstance(self.labels, tuple):
-            return tuple(cast(value, dtype) for value in self.labels)
-        return cast(self.labels, dtype)
-
-    def masks(self, dtype: str) -> Arrays:
-        """The dropout masks that the JAX side draws in a dtype."""
-        if not self.jax.dropouts:
-            return {}
-        return self.jax.masks(self.params_as(dtype), self.inputs_as(dtype), self.seed)
-
-    def graph(self, mode: str = "training") -> Graph:
-        """Who feeds whom on the JAX side."""
-        return self.jax.graph(self.params, self.inputs, mode == "training")
-
-    def isolated(self, fed: Fed, side: str, dtype: str, masks: Arrays, groups: Groups, mode: str) -> Isolated:
-        """One side's stages in isolation; ``masks`` are the PyTorch side's, in training mode."""
-        args = (self.params_as(dtype), self.inputs_as(dtype), *fed.as_dtype(dtype))
-        if side == "jax":
-            return self.jax.isolated(*args, self.seed if mode == "training" else None, groups)
-        return self.torch.isolated(*args, masks if mode == "training" else None, groups)
-
-    def gradients(self, side: str, dtype: str, masks: Arrays, mode: str) -> Gradients:
-        """One side's whole pass; ``masks`` are the PyTorch side's, in training mode."""
-        args = (self.params_as(dtype), self.inputs_as(dtype), self.labels_as(dtype))
-        if side == "jax":
-            return self.jax.gradients(*args, self.seed if mode == "training" else None)
-        return self.torch.gradients(*args, masks if mode == "training" else None)
-
-
-def cast(value: np.ndarray, dtype: str) -> np.ndarray:
-    """A floating array in a dtype; any other as it is."""
-    return value.astype(dtype) if value.dtype.kind == "f" else value
-
-
-def stage_of(parameter: str, stages: Iterable[str]) -> str:
-    """The stage that a parameter belongs to by its name: the longest name that the parameter's begins with.
-
-    Raises:
-      ParityError: if there is none.
-
-    >>> stage_of("block1.conv.kernel", ["block1", "block1.conv", "block1.conv2"])
-    'block1.conv'
-    """
-    owners = [stage for stage in stages if parameter.startswith(f"{stage}.")]
-    if not owners:
-        raise ParityError(f"the parameter {parameter} belongs to no stage: a parameter's name begins with its stage's")
-    return max(owners, key=len)
-
-
-def owners(graph: Graph, params: Iterable[str]) -> dict[str, str]:
-    """The stage that each parameter is used in: of several, the first; of none, the last stage of all."""
-    last = list(graph.parents)[-1] if graph.parents else ""
-    return {name: next((stage for stage, used in graph.params.items() if name in used), last) for name in params}
-
-
 States = dict[str, tuple[Arrays, Arrays]]  # by dtype, the state of both sides after a pass in training mode
 
 
@@ -175,15 +85,6 @@ def has_modes(pair: Pair) -> bool:
     return any(not np.array_equal(evaluation[name], training[name]) for name in evaluation)
 
 
-def modal(pair: Pair, fed: Fed) -> set[str]:
-    """The stages that are otherwise in training than in evaluation, on either side."""
-    training, evaluation = pair.graph("training"), pair.graph("evaluation")
-    found = {name for name, used in training.primitives.items() if used != evaluation.primitives.get(name)}
-    args = (pair.params, pair.inputs, fed.inputs, fed.cotangents)
-    one, other = pair.torch.isolated(*args, pair.masks("float32")), pair.torch.isolated(*args)
-    return found | {name for name, x in one.outputs.items() if not np.array_equal(x, other.outputs[name])}
-
-
 def shapes(pair: Pair) -> Iterator[Check]:
     """Level 1: the shape of every stage, each fed a right one.
 
@@ -214,151 +115,6 @@ def _movable(graph: Graph, ours: list[str], theirs: list[str], place: int) -> bo
     return theirs[place] in graph.parents and before >= set(graph.parents[theirs[place]])
 
 
-@dataclasses.dataclass(frozen=True)
-class Fed:
-    """What every stage is fed in isolation, exactly representable in float32: activations and cotangents by stage."""
-
-    inputs: Arrays
-    cotangents: Arrays
-
-    def as_dtype(self, dtype: str) -> tuple[Arrays, Arrays]:
-        """Both in a dtype."""
-        return (
-            {name: value.astype(dtype) for name, value in self.inputs.items()},
-            {name: value.astype(dtype) for name, value in self.cotangents.items()},
-        )
-
-
-def feed(truth: Mapping[str, np.ndarray], seed: int) -> Fed:
-    """Inputs near the true activations, and random cotangents.
-
-    The first image's activations are rounded to an eighth of their scale, so that exact zeros and exact ties, which
-    random numbers never show, reach every ReLU and every pooling.
-    """
-    rng = np.random.default_rng(seed)
-    inputs, cotangents = {}, {}
-    for name, value in truth.items():
-        inputs[name] = value.astype(np.float32)
-        scale = float(np.abs(inputs[name][0]).max())
-        if scale > 0 and math.isfinite(scale):
-            step = np.float32(2.0 ** (math.floor(math.log2(scale)) - 3))
-            inputs[name][0] = np.rint(inputs[name][0] / step) * step + np.float32(0)  # no negative zeros
-        cotangents[name] = rng.standard_normal(value.shape).astype(np.float32)
-    return Fed(inputs, cotangents)
-
-
-def layers(
-    pair: Pair, fed: Fed, dtypes: Collection[str], mode: str = "training", only: Collection[str] | None = None
-) -> list[StageResult]:
-    """Level 2 and 3 in isolation: every stage's output and vector-Jacobian products, fed the reference's input.
-
-    Args:
-      pair, fed: the networks, and what every stage is fed.
-      dtypes: of `DTYPES`.
-      mode: of `MODES`.
-      only: of these stages; None takes all.
-    """
-    members = groups(pair, fed, mode, only)
-    if not members:
-        return []
-    graph = pair.graph(mode)
-    by_dtype: dict[str, dict[tuple[str, str], tuple[Error, Error, tuple[int, ...]]]] = {}
-    exact = None  # what the JAX side gives in float64, if that was asked for
-    truth: dict[tuple[str, str], np.ndarray] = {}
-    for dtype in DTYPES:
-        if dtype not in dtypes:
-            continue
-        masks = pair.masks(dtype) if mode == "training" else {}
-        if masks or not truth:  # each dtype draws masks of its own
-            truth = quantities(pair.isolated(fed, "torch", "float64", masks, members, mode), members)
-        jax = quantities(pair.isolated(fed, "jax", dtype, masks, members, mode), members)
-        require_same_names(jax, truth)
-        exact = jax if dtype == "float64" else exact
-        torch = (
-            quantities(pair.isolated(fed, "torch", "float32", masks, members, mode), members)
-            if dtype == "float32"
-            else truth
-        )
-        by_dtype[dtype] = {
-            key: (_error(jax[key], true, fed, key), _error(torch[key], true, fed, key), true.shape)
-            for key, true in truth.items()
-        }
-    explained = _explained(pair, fed, exact, members, mode) if "float32" in dtypes else {}
-    rows = []
-    for key in next(iter(by_dtype.values())):
-        found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
-        n = _contraction_length(pair, graph, key)
-        row = StageResult(*key, next(iter(found.values()))[2], n, bounds.bound(n), mode=mode)
-        if key in explained:
-            simulated = explained[key]
-            row = dataclasses.replace(
-                row, bound=max(row.bound, bounds.C * simulated.max), float32_simulated_rms=simulated.rms
-            )
-        if "float64" in found:
-            row = dataclasses.replace(row, float64_error=found["float64"][0].max)
-        if "float32" in found:
-            jax_error, torch_error, _ = found["float32"]
-            row = dataclasses.replace(
-                row,
-                float32_jax_max=jax_error.max,
-                float32_jax_rms=jax_error.rms,
-                float32_torch_max=torch_error.max,
-                float32_torch_rms=torch_error.rms,
-            )
-        rows.append(row)
-    doubtful = {(row.stage, row.quantity) for row in rows if row.float64_passed and _doubtful(row)}
-    if doubtful:
-        drawn = _drawn(pair, fed, members, mode, doubtful)
-        rows = [
-            dataclasses.replace(row, bound=max(row.bound, bounds.C * drawn.get((row.stage, row.quantity), 0.0)))
-            for row in rows
-        ]
-    return rows
-
-
-def _doubtful(row: StageResult) -> bool:
-    """Whether so few numbers are off by more than their bound that they may just have cancelled."""
-    return not row.float32_passed and math.prod(row.shape) < bounds.RMS_MIN_SIZE
-
-
-def _drawn(
-    pair: Pair, fed: Fed, groups: Groups, mode: str, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], float]:
-    """The largest errors that rounding, simulated several times, makes in some quantities."""
-    stages = {stage for stage, _ in keys}
-    own = tuple(kept for group in groups if (kept := tuple(row for row in group if row[0] in stages)))
-    exact = quantities(pair.isolated(fed, "jax", "float64", {}, own, mode), own)
-    seed = pair.seed if mode == "training" else None
-    args = (pair.params_as("float64"), pair.inputs_as("float64"), *fed.as_dtype("float64"), seed, own)
-    draws = [quantities(one, own) for one in pair.jax.redrawn(*args)]
-    return {key: max(_error(one[key], exact[key], fed, key).max for one in draws) for key in keys}
-
-
-def _error(found: np.ndarray, truth: np.ndarray, fed: Fed, key: tuple[str, str]) -> Error:
-    """The error of a quantity; a product that has cancelled is held against its cotangent."""
-    if key[1] == "output" or truth.size == 0:
-        return error(found, truth)
-    scale = float(np.abs(fed.cotangents[key[0]]).max())
-    return error(found, truth, scale if float(np.abs(truth).max()) < _NOTHING * scale else None)
-
-
-def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None) -> Groups:
-    """Which stages' products are taken at once; what either side computes a stage from counts."""
-    if only is not None and not only:
-        return ()
-    graph = pair.graph(mode)
-    masks = pair.masks("float32") if mode == "training" else None
-    theirs = pair.torch.parents(pair.params, pair.inputs, fed.inputs, masks)
-    order = (*input_names(len(as_tuple(pair.inputs))), *graph.parents)
-    parents = {
-        stage: tuple(name for name in order if name in ours or name in theirs.get(stage, ()))
-        for stage, ours in graph.parents.items()
-        if only is None or stage in only
-    }
-    merged = dataclasses.replace(graph, parents=parents)
-    return groups_of(merged, pair.jax.network.state, as_tuple(pair.inputs))
-
-
 def dropouts(pair: Pair) -> Iterator[Check]:
     """Whether both sides drop the same things together: single values, whole channels, whole images.
 
@@ -370,7 +126,7 @@ def dropouts(pair: Pair) -> Iterator[Check]:
             continue
         whole = [a for a in range(mask.ndim) if mask.shape[a] > 1 and (mask == mask.take([0], a)).all()]
         single = [a for a in wanted if mask.shape[a] > 1 and a not in whole]
-        whole = [a for a in whole if a not in wanted and _chance(mask.shape, a, wanted, pair, stage) < _NOTHING]
+        whole = [a for a in whole if a not in wanted and _chance(mask.shape, a, wanted, pair, stage) < _CHANCE]
         kind = type(pair.torch.modules[stage]).__name__
         note = f"JAX drops single values along axis {_listed(single)}, PyTorch's {kind} all of them" if single else ""
         note = note or (
@@ -388,66 +144,6 @@ def _chance(shape: Sequence[int], axis: int, shared: Sequence[int], pair: Pair, 
 
 def _listed(axes: Sequence[int]) -> str:
     return " and ".join(map(str, axes))
-
-
-def _contraction_length(pair: Pair, graph: Graph, key: tuple[str, str]) -> int:
-    stage, quantity = key
-    given = dict(zip(input_names(len(as_tuple(pair.inputs))), (x.shape for x in as_tuple(pair.inputs)), strict=True))
-    sizes = {**given, **graph.shapes}
-    of = [name for name in graph.parents[stage] if quantity == f"vjp_input[{name}]"] or graph.parents[stage]
-    in_shape = sizes[of[0]] if of else graph.shapes[stage]
-    kernel = max((pair.params[name].shape for name in graph.params[stage]), key=len, default=None)
-    pools = pair.torch.max_pools
-    return bounds.contraction_length(
-        quantity.partition("[")[0], in_shape, graph.shapes[stage], kernel, pools.get(stage)
-    )
-
-
-def _explained(
-    pair: Pair, fed: Fed, exact: dict[tuple[str, str], np.ndarray] | None, groups: Groups, mode: str
-) -> dict[tuple[str, str], Error]:
-    """What simulated rounding does to the stages that `netparity.bounds` has no bound for, by stage and quantity.
-
-    Args:
-      pair, fed: the networks, and what every stage is fed.
-      exact: the JAX side's quantities in float64; None where they are yet to be computed.
-      groups: the stages.
-      mode: of `MODES`.
-    """
-    graph = pair.graph(mode)
-    plain = {name for name in pair.torch.plain | set(pair.jax.dropouts) if not _functions(pair, graph, name)}
-    others = tuple(kept for group in groups if (kept := tuple(row for row in group if row[0] not in plain)))
-    if not others:
-        return {}
-    if exact is None:
-        exact = quantities(pair.isolated(fed, "jax", "float64", {}, others, mode), others)
-    seed = pair.seed if mode == "training" else None
-    moved = pair.jax.rounded(
-        pair.params_as("float64"), pair.inputs_as("float64"), *fed.as_dtype("float64"), seed, others
-    )
-    return {key: _error(value, exact[key], fed, key) for key, value in quantities(moved, others).items()}
-
-
-def _functions(pair: Pair, graph: Graph, stage: str) -> bool:
-    """Whether a stage has more in it than the layer that PyTorch's module is: functions before it, say."""
-    return bool(graph.primitives[stage] & bounds.FUNCTIONS - pair.torch.own_functions(stage))
-
-
-def quantities(result: Isolated, groups: Groups) -> dict[tuple[str, str], np.ndarray]:
-    """All arrays of a result by stage and quantity, stage by stage."""
-    members = {stage: (parents, params) for group in groups for stage, parents, params in group}
-    found = {}
-    for stage, output in result.outputs.items():
-        if stage not in members:
-            continue
-        found[stage, "output"] = output
-        parents, params = members[stage]
-        for name in parents:
-            quantity = "vjp_input" if len(parents) == 1 else f"vjp_input[{name}]"
-            found[stage, quantity] = result.products[stage, name]
-        for name in params:
-            found[stage, "vjp_" + name.removeprefix(f"{stage}.")] = result.products[stage, name]
-    return found
 
 
 def forward(pair: Pair, dtypes: Collection[str], truth: Arrays, single: Arrays | None = None) -> Iterator[Check]:
@@ -579,7 +275,12 @@ def _worst(found: np.ndarray, true: np.ndarray, output: float | None) -> float:
     its own scale, too: it is held against the gradient of its stage's output, whose sum it is.
     """
     worst = error(found, true).max
-    if output is None or not math.isfinite(worst) or true.size == 0 or float(np.abs(true).max()) >= _NOTHING * output:
+    if (
+        output is None
+        or not math.isfinite(worst)
+        or true.size == 0
+        or float(np.abs(true).max()) >= bounds.CANCELLED * output
+    ):
         return worst
     return float(np.abs(found.astype(np.float64) - true).max()) / output
 

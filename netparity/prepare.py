@@ -18,8 +18,8 @@ from netparity import arguments, bounds, calls, graph, jax_side, layouts, marks,
 from netparity.adapters.given import JaxNetwork
 from netparity.graph import Graph, Trace, input_names
 from netparity.layouts import Layout
-from netparity.levels import Pair
 from netparity.measure import ParityError, error
+from netparity.pairs import Pair
 from netparity.results import Check, check
 from netparity.table import DenseKernel, Entry, NameTable
 

@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from netparity import bounds, calls
-from netparity.levels import Pair
 from netparity.measure import Arrays, error
+from netparity.pairs import Pair
 from netparity.results import Check
 
 BIASED_VARIANCE = "biased running variance"

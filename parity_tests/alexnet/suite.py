@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from netparity import bounds, levels
+from netparity import bounds, levels, pairs
 from netparity.diagnosis import describe
 from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
-from netparity.levels import DTYPES, Pair
 from netparity.measure import error
+from netparity.pairs import DTYPES, Pair
 from netparity.results import Check, Result, check
 from parity_tests.alexnet import data, trajectory
 from parity_tests.alexnet.diagnosis import others
@@ -35,7 +35,7 @@ def without_capture(jax_program: JaxProgram, torch_program: TorchProgram, pair: 
     theirs = torch_program.side.gradients(params, images, pair.labels, masks)
     found = [("loss", "loss", np.array(ours.loss), np.array(theirs.loss))]
     found += [
-        (levels.stage_of(name, pair.torch.stages), name, ours.params[name], theirs.params[name])
+        (pairs.stage_of(name, pair.torch.stages), name, ours.params[name], theirs.params[name])
         for name in theirs.params
     ]
     return [

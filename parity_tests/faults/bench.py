@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from jaxalex.data import Splits
-from netparity import bounds, levels
+from netparity import bounds, isolation, levels, pairs
 from netparity.jax_side import JaxSide
-from netparity.levels import Fed, Pair
+from netparity.pairs import Fed, Pair
 from netparity.results import Check, StageResult, check
 from parity_tests.alexnet import data, trajectory
 from parity_tests.alexnet.initialisers import initialisers
@@ -80,7 +80,7 @@ def one_thread() -> Iterator[None]:
 
 def feed(pair: Pair) -> Fed:
     """What every stage of a right pair is fed in isolation."""
-    return levels.feed(pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64")), pair.seed)
+    return pairs.feed(pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64")), pair.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def changed(found: Programs, right: Programs) -> set[str]:
 def judged(pair: Pair, fed: Fed) -> Iterator[Finding]:
     """All that is judged of a pair of networks, in order; nothing is computed before it is asked for."""
     yield from single_layers(pair, fed)
-    yield from levels.layers(pair, fed, ["float32"])
+    yield from isolation.layers(pair, fed, ["float32"])
     truth = pair.torch.forward(pair.params_as("float64"), pair.inputs_as("float64"))
     yield from levels.forward(pair, ["float64"], truth)
     yield from levels.gradients(pair, ["float64"])
@@ -120,7 +120,7 @@ def judged(pair: Pair, fed: Fed) -> Iterator[Finding]:
 def single_layers(pair: Pair, fed: Fed) -> Iterator[Finding]:
     """Shapes, and in float64 every layer in isolation."""
     yield from levels.shapes(pair)
-    yield from levels.layers(pair, fed, ["float64"])
+    yield from isolation.layers(pair, fed, ["float64"])
 
 
 def first_failure(findings: Iterable[Finding]) -> Finding | None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
-from netparity.levels import Pair
+from netparity.pairs import Pair
 from netparity.table import ConvKernel, DenseKernel, NameTable, Same
 from netparity.torch_side import TorchSide
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from netparity import levels
+from netparity import pairs
 from parity_tests import __main__ as command
 
 
@@ -35,7 +35,7 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
 
 
 def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, monkeypatch):
-    isolated = levels.Pair.isolated
+    isolated = pairs.Pair.isolated
 
     def spoilt(pair, fed, side, *args):
         found = isolated(pair, fed, side, *args)
@@ -43,7 +43,7 @@ def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, mo
             found.outputs["conv3"] = found.outputs["conv3"] * 1.001
         return found
 
-    monkeypatch.setattr(levels.Pair, "isolated", spoilt)
+    monkeypatch.setattr(pairs.Pair, "isolated", spoilt)
     flags = ["--model", "cifar10", "--width", "0.0625", "--steps", "1", "--dtype", "float64", "--no-faults"]
     assert command.main(flags) == 1
     captured = capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 
 import netparity
 from netparity import bounds
-from netparity.levels import DTYPES
+from netparity.pairs import DTYPES
 from parity_tests.examples import vgg
 from parity_tests.pages.bounds_table import table
 

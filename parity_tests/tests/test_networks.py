@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from netparity import bounds, levels
-from netparity.levels import Pair
+from netparity import bounds, levels, pairs
+from netparity.pairs import Pair
 from parity_tests.alexnet import data, trajectory
 from parity_tests.alexnet.networks import Case, make_inputs
 from parity_tests.alexnet.programs import programs
@@ -22,10 +22,10 @@ WIDTHS = [pytest.param(0.25, id="quarter"), pytest.param(1.0, id="full", marks=p
 @pytest.mark.parametrize(
     ("model", "width", "dtypes"),
     [
-        ("cifar10", 0.25, levels.DTYPES),
+        ("cifar10", 0.25, pairs.DTYPES),
         ("paper", 0.25, ["float64"]),
-        pytest.param("cifar10", 1.0, levels.DTYPES, marks=pytest.mark.slow),
-        pytest.param("paper", 1.0, levels.DTYPES, marks=pytest.mark.slow),
+        pytest.param("cifar10", 1.0, pairs.DTYPES, marks=pytest.mark.slow),
+        pytest.param("paper", 1.0, pairs.DTYPES, marks=pytest.mark.slow),
     ],
 )
 def test_shapes_forward_and_gradients(model, width, dtypes):
