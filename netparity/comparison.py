@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import jax_side, levels, lockstep, prepare, state, torch_side
+from netparity import arguments, jax_side, levels, lockstep, prepare, state, torch_side
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
 from netparity.levels import DTYPES, MODES
-from netparity.measure import ParityError
 from netparity.report import document, environment, screen
 from netparity.results import Result
 from netparity.table import Entry
@@ -97,14 +96,18 @@ def compare(
     Raises:
       ParityError: listing all that does not fit: parameters, stages, layouts, inputs.
     """
-    wrong = [one for one in allow if one not in state.ALLOWED]
-    if wrong:
-        raise ParityError(f"there is nothing to allow called {', '.join(wrong)}: known are {', '.join(state.ALLOWED)}")
-    wrong = [*(d for d in dtypes if d not in DTYPES), *(m for m in modes if m not in MODES)]
-    if wrong or not dtypes or not modes:
-        raise ParityError(f"dtypes are of {', '.join(DTYPES)}, modes of {', '.join(MODES)}; {', '.join(wrong)} is none")
-    if (steps > 0) != (optimizer is not None):
-        raise ParityError("training takes both: optimizer=(optax transformation, PyTorch factory) and steps=1 or more")
+    arguments.require(
+        jax_network,
+        module,
+        inputs,
+        {"allow": (allow, state.ALLOWED), "dtypes": (dtypes, DTYPES), "modes": (modes, MODES)},
+        table=table,
+        stages=stages,
+        dropouts=dropouts,
+        layouts=layouts,
+        losses=(jax_loss, torch_loss),
+        training=(steps, optimizer),
+    )
     ready = prepare.prepare(
         jax_network,
         module,

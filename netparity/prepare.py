@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from netparity import bounds, calls, graph, jax_side, layouts, marks, matching, pairing, torch_side, uses
+from netparity import arguments, bounds, calls, graph, jax_side, layouts, marks, matching, pairing, torch_side, uses
 from netparity.adapters.given import JaxNetwork
 from netparity.graph import Graph, Trace, input_names
 from netparity.layouts import Layout
@@ -115,17 +115,11 @@ def infer_table(network: JaxNetwork, module: nn.Module, inputs: Any) -> dict[str
     Raises:
       ParityError: listing what is ambiguous, with its candidates, and what is left over.
     """
+    arguments.require(network, module, inputs, {})
     return _infer(network, module, _look(network, module, inputs, {}))
 
 
 def _look(network: JaxNetwork, module: nn.Module, inputs: Any, stated: Mapping[str, Layout]) -> _Looked:
-    if not isinstance(network, JaxNetwork):
-        raise ParityError(
-            f"the JAX network is {type(network).__name__}: pass netparity.linen(module, variables), "
-            "netparity.nnx(module), netparity.equinox(model) or netparity.function(forward, params)"
-        )
-    if not isinstance(module, nn.Module):
-        raise ParityError(f"the PyTorch network is {type(module).__name__}, not an nn.Module")
     given = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     arrays = tuple(_array(x) for x in given)
     try:
@@ -140,8 +134,6 @@ def _look(network: JaxNetwork, module: nn.Module, inputs: Any, stated: Mapping[s
 
 def _array(value: Any) -> np.ndarray:
     array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise ParityError(f"an input of dtype {array.dtype} is neither floating nor of integers")
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
@@ -175,7 +167,7 @@ def _record(
             tensors.append(tensor)
         try:
             return calls.record(module, tensors), dict(zip(names, layout, strict=True))
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as problem:
+        except Exception as problem:  # whatever the network raises, the next layout may do
             first = first or problem
     assert first is not None
     shapes = ", ".join(str(list(x.shape)) for x in inputs)
@@ -281,7 +273,9 @@ def _require_training(pair: Pair) -> None:
     """Refuses a PyTorch network that fails in training mode, or draws random numbers that no mask replaces."""
     try:
         drawing = pair.torch.drawing(pair.params, pair.inputs, pair.masks("float32"))
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as problem:
+    except ParityError:
+        raise
+    except Exception as problem:
         raise ParityError(
             f"the PyTorch network fails on these inputs in training mode: {_line(problem)}; "
             'modes=["evaluation"] compares evaluation alone'
@@ -322,10 +316,12 @@ def _layouts(
     sizes = ours.shapes(dict(arrays), looked.inputs)
     if not channels_last:
         return dict.fromkeys(sizes, layouts.AS_IS)
-    found = layouts.infer(sizes, theirs.own_shapes(dict(arrays), looked.inputs), kernels.values())
+    own = theirs.own_shapes(dict(arrays), looked.inputs)
+    found = layouts.infer(sizes, own, kernels.values())
     for kernel, before in uses.flattened(looked.traced).items():
         if kernel in kernels:
-            found |= {name: layouts.Flattened(kernels[kernel]) for name in before.stages if name in sizes}
+            stages = [name for name in before.stages if name in sizes and own.get(name, sizes[name]) == sizes[name]]
+            found |= {name: layouts.Flattened(kernels[kernel]) for name in stages}
     return found
 
 
@@ -335,13 +331,17 @@ def _losses(
     """Both sides' loss, and what they take."""
     ours, theirs = losses
     order = _order(looked)
-    if (ours is None) != (theirs is None):
-        raise ParityError("one loss is given: give jax_loss and torch_loss, or none of them")
     if ours is not None and theirs is not None:
         return ours, theirs, labels
-    if labels is not None:
-        return _jax_cross_entropy, functools.partial(_torch_cross_entropy, order), np.asarray(labels)
     shapes = list(_output_shapes(looked.traced).values())
+    if labels is not None:
+        if not shapes or len(shapes[0]) != 2:
+            raise ParityError(
+                f"labels are of logits [batch, class], and the JAX network returns {[list(s) for s in shapes]}: "
+                "give jax_loss and torch_loss, or leave the labels out"
+            )
+        known = arguments.labels(labels, *shapes[0])
+        return _jax_cross_entropy, functools.partial(_torch_cross_entropy, order), known
     rng = np.random.default_rng(seed)
     weights = tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     returned = [call.shape for call in looked.record.calls if calls.module_of(call.name) == ""]
@@ -423,6 +423,8 @@ def weights(ready: Ready, state_dict: Mapping[str, Any]) -> Iterator[Check]:
         for name, value in given.items()
         if own.get(name) != value.shape
     ]
+    trained = dict(ready.pair.torch.module.named_parameters())
+    problems += [f"{name} is missing" for name in trained if name not in given]
     if problems:
         raise ParityError("state_dict is not the PyTorch network's: " + "; ".join(problems))
     made = ready.table.to_common({name: value for name, value in given.items() if ready.table.knows(name)})

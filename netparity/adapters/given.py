@@ -52,8 +52,8 @@ def float32(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except TypeError as error:
         raise ParityError(f"{name}: {error}") from error
-    if array.dtype == object:
-        raise ParityError(f"{name}: {type(value).__name__} is no array")
+    if array.dtype.kind in "OSU":
+        raise ParityError(f"{name}: {type(value).__name__} is no array of numbers")
     floating = array.dtype.kind == "f" or array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
     return array.astype(np.float32) if floating else array
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import re
+from typing import Any
 
 import pytest
 
+import netparity
 from netparity import bounds
 from netparity.levels import DTYPES
 from parity_tests.examples import vgg
@@ -29,10 +31,20 @@ def test_the_limits_are_the_real_ones():
     assert len(DTYPES) == 2
 
 
-def test_the_example_in_the_guide_is_the_tested_one():
+def test_the_guide_s_first_example_is_short_and_passes_and_its_table_is_the_printed_one(capsys):
+    first, table, by_hand = _blocks()
+    assert len([line for line in first.splitlines() if line.strip()]) <= 15
+    known: dict[str, Any] = {}
+    exec(first, known)
+    printed = capsys.readouterr().out
+    assert "network: PASSED" in printed
     guide = (DOCS / "port-your-own.md").read_text()
-    code = pathlib.Path(vgg.__file__).read_text()
-    blocks = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
-    assert len(blocks) >= 3
-    for block in blocks:
-        assert block.strip() in code, block
+    assert "\n".join(f"    {line}" for line in printed.splitlines()[2:4]) in guide
+    ours = netparity.linen(known["Net"](), known["variables"])
+    inferred = netparity.infer_table(ours, known["module"], known["images"])
+    assert table in netparity.as_python(inferred)
+    assert by_hand in pathlib.Path(vgg.__file__).read_text()
+
+
+def _blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / "port-your-own.md").read_text(), flags=re.DOTALL)

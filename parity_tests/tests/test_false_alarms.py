@@ -16,8 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from netparity import ConvKernel, DenseKernel, Result, Same, compare, function
-from netparity.adapters.given import JaxNetwork
+from netparity import ConvKernel, DenseKernel, JaxNetwork, Result, Same, compare, function
 
 
 class _ChannelsLastNorm(nn.LayerNorm):

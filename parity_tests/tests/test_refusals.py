@@ -135,9 +135,12 @@ def test_what_the_tests_change_passes_as_it_is():
         ({"layouts": {"nowhere": AsIs(), "there": AsIs()}}, ["no stage: nowhere", "no stage: there"]),
         ({"allow": ["cheese", "mice"]}, ["nothing to allow called cheese, mice: known are biased running variance"]),
         ({"allow": "biased running variance"}, ["allow"]),
-        ({"dtypes": ["float16"], "modes": ["sleep"]}, ["float16, sleep is none", "float64, float32"]),
+        (
+            {"dtypes": ["float16"], "modes": ["sleep"]},
+            ["dtypes are of float64, float32; float16 is none", "modes are of training, evaluation; sleep is none"],
+        ),
         ({"dtypes": []}, ["dtypes are of float64, float32"]),
-        ({"modes": []}, ["modes of training, evaluation"]),
+        ({"modes": []}, ["modes are of training, evaluation, at least one"]),
         ({"state_dict": {"nowhere": torch.zeros(2)}}, ["nowhere"]),
         # One loss of two.
         ({"jax_loss": _sum}, ["one loss is given: give jax_loss and torch_loss, or none of them"]),
