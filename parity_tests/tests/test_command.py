@@ -31,7 +31,7 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
     assert len(model["trajectory"]["controls"]) == 3
     assert {"torch", "jax"} <= set(report["environment"]["versions"])
     levels = {one["level"] for one in model["checks"]}
-    assert levels == {"shapes", "forward", "gradients", "optimizer", "training", "data", "initialisers"}
+    assert levels == {"shapes", "forward", "gradients", "dropout", "optimizer", "training", "data", "initialisers"}
 
 
 def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, monkeypatch):
