@@ -74,27 +74,43 @@ def replaced(value: Any, leaf: Callable[[str, torch.Tensor], torch.Tensor], path
     return value
 
 
+def call_of(name: str) -> int:
+    """Which call of its module an output's name is of.
+
+    >>> call_of("drop"), call_of("drop#2")
+    (1, 2)
+    """
+    match = re.search(r"#(\d+)", name)
+    return int(match[1]) if match else 1
+
+
 @contextlib.contextmanager
-def dropping(modules: Mapping[nn.Module, str], masked: Callable[[str, torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside, these modules give ``masked(stage, input)``, and draw nothing from the generator."""
-    before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+def dropping(
+    modules: Mapping[nn.Module, Mapping[int, str]], masked: Callable[[str, torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
+    """Inside, these modules give ``masked(stage, input)``, and draw nothing from the generator.
 
-    def keep(stage: str) -> Callable[..., None]:
-        def call(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            before[stage] = (args[0].clone(), torch.get_rng_state())  # a dropout may work in place
+    Args:
+      modules: each with the stage that each of its calls is, counted from 1.
+      masked: gets the stage and what the module is given.
+    """
+    counts = dict.fromkeys(modules, 0)
+    before: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]] = {}
 
-        return call
+    def keep(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        counts[module] += 1
+        if counts[module] in modules[module]:
+            before[module] = (args[0].clone(), torch.get_rng_state())  # a dropout may work in place
 
-    def drop(stage: str) -> Callable[..., torch.Tensor]:
-        def call(_module: nn.Module, _args: Any, _out: torch.Tensor) -> torch.Tensor:
-            x, state = before.pop(stage)
-            torch.set_rng_state(state)
-            return masked(stage, x)
+    def drop(module: nn.Module, _args: Any, out: torch.Tensor) -> torch.Tensor:
+        if module not in before:
+            return out
+        x, state = before.pop(module)
+        torch.set_rng_state(state)
+        return masked(modules[module][counts[module]], x)
 
-        return call
-
-    handles = [module.register_forward_pre_hook(keep(stage)) for module, stage in modules.items()]
-    handles += [module.register_forward_hook(drop(stage)) for module, stage in modules.items()]
+    handles = [module.register_forward_pre_hook(keep) for module in modules]
+    handles += [module.register_forward_hook(drop) for module in modules]
     try:
         yield
     finally:

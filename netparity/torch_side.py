@@ -333,8 +333,11 @@ class TorchSide:
             return x * keep / (1 - dropped[stage].p)  # type: ignore[operator]
 
         names = {name: stage for stage, name in self.stages.items()}
+        by_call: dict[nn.Module, dict[int, str]] = {}
+        for stage, module in dropped.items():
+            by_call.setdefault(module, {})[calls.call_of(self.stages[stage])] = stage
         with (
-            calls.dropping({module: stage for stage, module in dropped.items()}, masked),
+            calls.dropping(by_call, masked),
             calls.tapped(self.module, names, tap),
         ):
             yield

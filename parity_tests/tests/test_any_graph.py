@@ -759,3 +759,26 @@ def test_rounding_in_float32_is_never_a_mistake(kind: str):
     network, module = linen(port, x, **({"train": False} if kind == "encoder" else {})), original()
     for seed in range(20):
         passes(redrawn(network, seed), module, x, dtypes=BOTH, seed=seed)
+
+
+class SharedDropout(fnn.Module):
+    """One dropout after each of two layers."""
+
+    @fnn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        drop = fnn.Dropout(0.5, deterministic=not train, name="drop")
+        return fnn.Dense(3, name="fc2")(drop(fnn.relu(fnn.Dense(6, name="fc1")(drop(x)))))
+
+
+class TorchSharedDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.drop = nn.Linear(7, 6), nn.Linear(6, 3), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.drop(torch.relu(self.fc1(self.drop(x)))))
+
+
+def test_a_dropout_that_is_called_twice_gets_a_mask_for_each_call():
+    x = np.random.default_rng(0).standard_normal((4, 7)).astype(np.float32)
+    assert {"drop", "drop#2"} <= set(passes(linen(SharedDropout(), x), TorchSharedDropout(), x))
