@@ -163,11 +163,9 @@ class JaxSide:
     def _run(self, program: _Program, arrays: Arrays, inputs: Inputs, *args: Any) -> Any:
         """Runs a compiled program in the dtype of its arguments, and gives NumPy arrays."""
         with _precision(arrays, inputs):
-            quick = self.quick and jax.default_backend() == "cpu"
-            if jax.config.read("jax_enable_x64"):
-                quick = quick and self.graph(arrays, inputs).work <= program.limit
-            else:
-                quick = quick and not program.judged
+            free = jax.config.read("jax_enable_x64") or not program.judged
+            quick = self.quick and free and jax.default_backend() == "cpu"
+            quick = quick and self.graph(arrays, inputs).work <= program.limit
             compiled = program.quick if quick else program.usual
             return jax.tree.map(np.asarray, compiled(self.network, self.stages, arrays, as_tuple(inputs), *args))
 

@@ -11,7 +11,6 @@ import torch
 
 from jaxalex.data import Splits
 from netparity import bounds, isolation, levels, pairs
-from netparity.jax_side import JaxSide
 from netparity.pairs import Fed, Pair
 from netparity.results import Check, StageResult, check
 from parity_tests.alexnet import data, trajectory
@@ -49,7 +48,7 @@ class Bench:
     def pair(self, found: Programs) -> Pair:
         """Both networks of two programs with this bench's inputs."""
         inputs = self.inputs
-        return Pair(_quick(found[0]), found[1].side, inputs.params, inputs.images, inputs.labels, self.seed)
+        return Pair(found[0].side, found[1].side, inputs.params, inputs.images, inputs.labels, self.seed)
 
 
 def bench(model: str, seed: int = 0, image_hw: tuple[int, int] | None = None, like: Bench | None = None) -> Bench:
@@ -57,14 +56,9 @@ def bench(model: str, seed: int = 0, image_hw: tuple[int, int] | None = None, li
     case = Case(model, WIDTH, batch_size=2, num_classes=10, image_hw=image_hw)
     right = programs(case) if like is None else like.right
     inputs = make_inputs(case, seed)
-    pair = Pair(_quick(right[0]), right[1].side, inputs.params, inputs.images, inputs.labels, seed)
+    pair = Pair(right[0].side, right[1].side, inputs.params, inputs.images, inputs.labels, seed)
     splits = data.load_digits().splits if like is None else like.splits
     return Bench(case, right, inputs, splits, feed(pair), seed)
-
-
-def _quick(program: Any) -> JaxSide:
-    """The JAX side of a narrow network, of which float64 takes far longer to compile than to run."""
-    return dataclasses.replace(program.side, quick=True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from netparity import pairs
 from parity_tests import __main__ as command
 
 
+@pytest.mark.slow
 def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     flags = ["--width", "0.0625", "--steps", "6", "--no-faults", "--out", str(out), "--json", str(copy)]

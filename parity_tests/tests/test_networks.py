@@ -22,8 +22,8 @@ WIDTHS = [pytest.param(0.25, id="quarter"), pytest.param(1.0, id="full", marks=p
 @pytest.mark.parametrize(
     ("model", "width", "dtypes"),
     [
-        ("cifar10", 0.25, pairs.DTYPES),
-        ("paper", 0.25, ["float64"]),
+        ("cifar10", 0.125, pairs.DTYPES),
+        ("paper", 0.0625, ["float64"]),
         pytest.param("cifar10", 1.0, pairs.DTYPES, marks=pytest.mark.slow),
         pytest.param("paper", 1.0, pairs.DTYPES, marks=pytest.mark.slow),
     ],
