@@ -19,7 +19,7 @@ RMS_MIN_SIZE = 16
 FLOAT64_LIMIT = 1e-12
 CANCELLED = 1e-6  # a gradient that is smaller than its stage's output's by so much has cancelled
 EXPLAINED_LIMIT = 1e-9  # an explanation fits when nothing is left of the difference but rounding
-AMPLIFIED_LIMIT = 1e-7  # no network amplifies rounding in float64 by more and is still a network
+AMPLIFIED_LIMIT = 1e-7  # beyond that, amplified rounding excuses nothing
 # What a stage that is called a convolution, a dense layer or a choice does not consist of.
 FUNCTIONS = frozenset(
     [

@@ -13,8 +13,6 @@ from torch import nn
 
 from netparity import explanations, isolation, pairs
 from netparity.explanations import Explanation
-from netparity.graph import input_names
-from netparity.jax_side import as_tuple
 from netparity.measure import error
 from netparity.pairs import Pair
 from netparity.results import Check, StageResult
@@ -132,8 +130,7 @@ def _layer(stage: str, pair: Pair, mode: str = "training") -> str | None:
 
 def values(pair: Pair, by_stage: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Stages' values and the inputs, by name."""
-    given = as_tuple(pair.inputs)
-    return {**dict(zip(input_names(len(given)), given, strict=True)), **by_stage}
+    return {**pair.named_inputs(), **by_stage}
 
 
 def _known(module: nn.Module, kernel: np.ndarray | None, mask: np.ndarray | None) -> Iterable[Explanation]:
@@ -212,8 +209,7 @@ def _shapes(stage: str, pair: Pair) -> str | None:
     parents = pair.graph("evaluation").parents[stage]
     if len(parents) != 1 or stage not in theirs:
         return None
-    given = dict(zip(input_names(len(as_tuple(pair.inputs))), (x.shape for x in as_tuple(pair.inputs)), strict=True))
-    in_hw = {**given, **ours}[parents[0]][1:3]
+    in_hw = {**{name: x.shape for name, x in pair.named_inputs().items()}, **ours}[parents[0]][1:3]
     module, wanted = pair.torch.modules[stage], ours[stage][1:3]
     if not isinstance(module, nn.Conv2d | nn.MaxPool2d) or len(wanted) != 2 or isinstance(module.padding, str):
         return None

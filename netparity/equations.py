@@ -5,10 +5,35 @@ Source: "Writing custom Jaxpr interpreters in JAX", JAX documentation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import jax
 from jax.extend import core
+
+# The parameter that holds what an equation merely calls, by the name of its operation.
+CALLS = {
+    **dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr"),
+    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
+}
+
+
+def closed(value: Any) -> core.ClosedJaxpr | None:
+    """A computation that needs no constants but its own; None if the value is none."""
+    if isinstance(value, core.Jaxpr) and not value.constvars:
+        return core.ClosedJaxpr(value, ())
+    return value if isinstance(value, core.ClosedJaxpr) else None
+
+
+def bodies(equation: Any) -> Iterator[core.Jaxpr]:
+    """The computations within an equation."""
+    for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+        if _is_jaxpr(value):
+            yield value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
 
 
 def evaluate(

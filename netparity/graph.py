@@ -24,7 +24,6 @@ from netparity.measure import ParityError
 from netparity.widening import widened
 
 Tap = Callable[[str, jax.Array], jax.Array]
-_INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat2": "jaxpr"}
 
 
 class Network(Hashable, Protocol):
@@ -278,7 +277,7 @@ def _require_dtype(found: Sequence[tuple[str, Any]], arrays: Mapping[str, Any], 
     fixed = [
         f"{name} ({var.aval.dtype})"
         for name, var in found
-        if jnp.issubdtype(var.aval.dtype, jnp.floating) and var.aval.dtype.itemsize < wanted.itemsize
+        if _floating(var) and var.aval.dtype.itemsize < wanted.itemsize
     ]
     if fixed:
         raise ParityError(
@@ -320,7 +319,7 @@ def _returned(jaxpr: core.Jaxpr) -> dict[int, str]:
     """The marks of what a computation returns, by place."""
     found: dict[Any, str] = {}
     for equation in jaxpr.eqns:
-        inner = equation.params.get(_INLINED.get(equation.primitive.name, ""))
+        inner = equation.params.get(equations.CALLS.get(equation.primitive.name, ""))
         if equation.primitive.name in marks.PRIMITIVES:
             found[equation.outvars[0]] = equation.params["name"]
         elif inner is not None:
@@ -374,10 +373,8 @@ def _evaluated(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any]) ->
 
 def _called(equation: Any) -> core.ClosedJaxpr | None:
     """What an equation merely calls, if there are marks within."""
-    inner = equation.params.get(_INLINED.get(equation.primitive.name, ""))
-    if isinstance(inner, core.Jaxpr) and not inner.constvars:
-        inner = core.ClosedJaxpr(inner, ())
-    if not isinstance(inner, core.ClosedJaxpr):
+    inner = equations.closed(equation.params.get(equations.CALLS.get(equation.primitive.name, "")))
+    if inner is None:
         return None
     marked = any(eqn.primitive.name in marks.PRIMITIVES or _called(eqn) is not None for eqn in inner.jaxpr.eqns)
     return inner if marked else None
@@ -386,7 +383,7 @@ def _called(equation: Any) -> core.ClosedJaxpr | None:
 def _primitives(equation: Any) -> Iterator[str]:
     """The names of an equation's operation and of those within it."""
     yield equation.primitive.name
-    for body in _bodies(equation):
+    for body in equations.bodies(equation):
         for inner in body.eqns:
             yield from _primitives(inner)
 
@@ -394,7 +391,7 @@ def _primitives(equation: Any) -> Iterator[str]:
 def _work(jaxpr: core.Jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        total += sum(map(_work, _bodies(equation)))
+        total += sum(map(_work, equations.bodies(equation)))
         sizes: list[Any] = [var.aval for var in (*equation.outvars, *equation.invars)]
         if equation.primitive.name == "dot_general":
             (left, _), _ = equation.params["dimension_numbers"]
@@ -403,13 +400,3 @@ def _work(jaxpr: core.Jaxpr) -> float:
             out = equation.params["dimension_numbers"].rhs_spec[0]
             total += sizes[0].size * sizes[2].size / sizes[2].shape[out]
     return total
-
-
-def _bodies(equation: Any) -> Iterator[core.Jaxpr]:
-    for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-        if _is_jaxpr(value):
-            yield value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from netparity import bounds
-from netparity.graph import Graph, input_names
+from netparity.graph import Graph
 from netparity.jax_side import Groups, Isolated, as_tuple, groups_of
 from netparity.measure import Error, error, require_same_names
 from netparity.pairs import DTYPES, Fed, Pair
@@ -39,7 +39,7 @@ def layers(
     members = groups(pair, fed, mode, only)
     if not members:
         return []
-    graph = pair.graph(mode)
+    graph, pools = pair.graph(mode), pair.torch.max_pools
     by_dtype: dict[str, dict[tuple[str, str], tuple[Error, Error, tuple[int, ...]]]] = {}
     exact = None  # what the JAX side gives in float64, if that was asked for
     truth: dict[tuple[str, str], np.ndarray] = {}
@@ -65,7 +65,7 @@ def layers(
     rows = []
     for key in next(iter(by_dtype.values())):
         found = {dtype: errors[key] for dtype, errors in by_dtype.items()}
-        n = _contraction_length(pair, graph, key)
+        n = _contraction_length(pair, graph, pools, key)
         row = StageResult(*key, next(iter(found.values()))[2], n, bounds.bound(n), mode=mode)
         if key in explained:
             simulated = explained[key]
@@ -132,7 +132,7 @@ def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None)
     graph = pair.graph(mode)
     masks = pair.masks("float32") if mode == "training" else None
     theirs = pair.torch.parents(pair.params, pair.inputs, fed.inputs, masks)
-    order = (*input_names(len(as_tuple(pair.inputs))), *graph.parents)
+    order = (*pair.named_inputs(), *graph.parents)
     parents = {
         stage: tuple(name for name in order if name in ours or name in theirs.get(stage, ()))
         for stage, ours in graph.parents.items()
@@ -142,14 +142,12 @@ def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None)
     return groups_of(merged, pair.jax.network.state, as_tuple(pair.inputs))
 
 
-def _contraction_length(pair: Pair, graph: Graph, key: tuple[str, str]) -> int:
+def _contraction_length(pair: Pair, graph: Graph, pools: Mapping[str, tuple[int, int]], key: tuple[str, str]) -> int:
     stage, quantity = key
-    given = dict(zip(input_names(len(as_tuple(pair.inputs))), (x.shape for x in as_tuple(pair.inputs)), strict=True))
-    sizes = {**given, **graph.shapes}
+    sizes = {**{name: x.shape for name, x in pair.named_inputs().items()}, **graph.shapes}
     of = [name for name in graph.parents[stage] if quantity == f"vjp_input[{name}]"] or graph.parents[stage]
     in_shape = sizes[of[0]] if of else graph.shapes[stage]
     kernel = max((pair.params[name].shape for name in graph.params[stage]), key=len, default=None)
-    pools = pair.torch.max_pools
     return bounds.contraction_length(
         quantity.partition("[")[0], in_shape, graph.shapes[stage], kernel, pools.get(stage)
     )

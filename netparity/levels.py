@@ -12,7 +12,7 @@ import numpy as np
 from netparity import bounds
 from netparity.graph import Graph
 from netparity.isolation import layers, modal
-from netparity.jax_side import Gradients, Inputs, as_tuple
+from netparity.jax_side import Inputs, as_tuple
 from netparity.measure import Arrays, error, require_same_names
 from netparity.pairs import DTYPES, Pair, feed, owners
 from netparity.results import Check, Flips, StageResult, check, failures, reported
@@ -207,9 +207,7 @@ def gradients(
             scale = float(np.abs(truth.activations[owner[n]]).max())
             found += [("gradients", owner[n], f"d loss / d {n}{said}", jax.params[n], truth.params[n], scale)]
         if dtype == "float64":
-            seed = pair.seed if mode == "training" else None
-            again = functools.partial(pair.jax.gradients, *_nudged(pair), pair.labels_as("float64"), seed)
-            yield from _judged(found, functools.partial(_named, again, said))
+            yield from _judged(found, functools.partial(_nudged_gradients, pair, mode, said))
             continue
         for level, stage, name, value, true, scale in found:
             yield reported(level, stage, name, _worst(value, true, scale), dtype, f"JAX; {_NOT_JUDGED}")
@@ -244,9 +242,10 @@ def _judged(found: Sequence[_Numbers], nudged: Callable[[], Mapping[str, np.ndar
         yield check(level, stage, name, worst, limit, note=note)
 
 
-def _named(gradients: Callable[[], Gradients], said: str) -> dict[str, np.ndarray]:
-    """Gradients under the names of the checks."""
-    found = gradients()
+def _nudged_gradients(pair: Pair, mode: str, said: str) -> dict[str, np.ndarray]:
+    """What the JAX side gives if everything is moved by one unit in the last place, under the names of the checks."""
+    seed = pair.seed if mode == "training" else None
+    found = pair.jax.gradients(*_nudged(pair), pair.labels_as("float64"), seed)
     return {
         **{f"{name}{said}": value for name, value in found.outputs.items()},
         f"loss{said}": np.array(found.loss),

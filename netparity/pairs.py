@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from netparity.graph import Graph
-from netparity.jax_side import Gradients, Groups, Inputs, Isolated, JaxSide
+from netparity.graph import Graph, input_names
+from netparity.jax_side import Gradients, Groups, Inputs, Isolated, JaxSide, as_tuple
 from netparity.measure import Arrays, ParityError
 from netparity.torch_side import TorchSide
 
@@ -46,6 +46,11 @@ class Pair:
         if isinstance(self.inputs, tuple):
             return tuple(cast(value, dtype) for value in self.inputs)
         return cast(self.inputs, dtype)
+
+    def named_inputs(self) -> Arrays:
+        """The inputs by the names that they have among the sources of a stage."""
+        given = as_tuple(self.inputs)
+        return dict(zip(input_names(len(given)), given, strict=True))
 
     def labels_as(self, dtype: str) -> Any:
         """The labels in a dtype, where they are floating."""

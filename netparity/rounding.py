@@ -99,13 +99,8 @@ def _inner(equation: Any) -> core.ClosedJaxpr | None:
     """The computation that an equation merely calls, with the equation's own arguments."""
     if equation.primitive.name in ("scan", "while", "cond"):
         return None
-    for name in _INLINED:
-        inner = equation.params.get(name)
-        if isinstance(inner, core.ClosedJaxpr):
-            return inner
-        if isinstance(inner, core.Jaxpr) and not inner.constvars:
-            return core.ClosedJaxpr(inner, ())
-    return None
+    found = (equations.closed(equation.params.get(name)) for name in _INLINED)
+    return next((inner for inner in found if inner is not None), None)
 
 
 def _moved(equation: Any, operands: Sequence[Any], result: Any, seed: _Seed) -> Any:
@@ -152,7 +147,7 @@ def _moved_once(result: jax.Array, key: jax.Array) -> jax.Array:
 def _noise(key: jax.Array, like: jax.Array) -> jax.Array:
     """Random numbers of float32's unit roundoff, nearly normal: the sums of the four bytes of a hash.
 
-    JAX's own generators would do, and take a minute to compile where they stand behind every operation.
+    JAX's own generators would do, and take ten times as long to compile where they stand behind every operation.
     """
     places = jnp.arange(like.size, dtype=jnp.uint32).reshape(like.shape)
     bits = _hash(places * jnp.uint32(0x9E3779B9) ^ key)

@@ -286,7 +286,7 @@ class TorchSide:
     def loss_of(self, inputs: Inputs, labels: Any, masks: Mapping[str, np.ndarray]) -> torch.Tensor:
         """The loss of the module as it is, with its own weights, in training mode and with these masks."""
         self.module.train()
-        with self.masked(masks):
+        with self.masked(masks), calls.Exact():
             return self.loss(self.module(*self._inputs(inputs)), self._labels(labels))
 
     def _call(

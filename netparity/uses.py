@@ -8,6 +8,7 @@ from typing import Any
 
 from jax.extend import core
 
+from netparity import equations
 from netparity.graph import Trace
 
 
@@ -23,8 +24,7 @@ def _used(jaxpr: core.Jaxpr, names: Mapping[Any, str]) -> Iterator[str]:
     known = dict(names)
     for equation in jaxpr.eqns:
         operands = [var for var in equation.invars if not isinstance(var, core.Literal)]
-        inner = next((v for v in equation.params.values() if isinstance(v, core.Jaxpr | core.ClosedJaxpr)), None)
-        body = inner.jaxpr if isinstance(inner, core.ClosedJaxpr) else inner
+        body = next(equations.bodies(equation), None)
         if body is not None and len(body.invars) == len(equation.invars):
             outer = [(own, var) for own, var in zip(body.invars, equation.invars, strict=True) if var in operands]
             yield from _used(body, {own: known[var] for own, var in outer if var in known})

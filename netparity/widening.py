@@ -20,10 +20,6 @@ from jax.extend import core
 from netparity import equations
 
 _NARROW, _WIDE = np.dtype(np.float32), np.dtype(np.float64)
-_CALLS = {
-    **dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr"),
-    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
-}
 _WITH_GRADIENTS = ("custom_jvp_call", "custom_vjp_call")
 _OF_BITS = ("bitcast_convert_type", "reduce_precision")  # they depend on how float32 is stored, as its random draws do
 
@@ -58,7 +54,7 @@ def _evaluated(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 def _results(jaxpr: core.Jaxpr, equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     """What an equation gives that has something in float32."""
     name, params = equation.primitive.name, equation.params
-    inner = _closed(params.get(_CALLS.get(name, "")))
+    inner = equations.closed(params.get(equations.CALLS.get(name, "")))
     if inner is not None:
         return _evaluated(inner, operands)
     if name in _WITH_GRADIENTS:
@@ -72,7 +68,7 @@ def _results(jaxpr: core.Jaxpr, equation: Any, operands: Sequence[Any]) -> Seque
 
 def _with_gradient(jaxpr: core.Jaxpr, equation: Any, operands: Sequence[Any]) -> list[Any]:
     """A call that defines its gradient: the gradient that it has in float32, widened."""
-    body = _closed(equation.params["call_jaxpr"])
+    body = equations.closed(equation.params["call_jaxpr"])
     assert body is not None
     alone = _alone(jaxpr, equation)
     moving = [place for place, var in enumerate(equation.invars) if _is_floating(var)]
@@ -152,12 +148,6 @@ def _has_narrow(equation: Any) -> bool:
     return any(_dtype(var.aval) == _NARROW for var in (*equation.invars, *equation.outvars)) or any(
         map(_is_narrow, core.jaxprs_in_params(equation.params))
     )
-
-
-def _closed(value: Any) -> core.ClosedJaxpr | None:
-    if isinstance(value, core.Jaxpr) and not value.constvars:
-        return core.ClosedJaxpr(value, ())
-    return value if isinstance(value, core.ClosedJaxpr) else None
 
 
 def _dtype(value: Any) -> Any:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, drops, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, drops, float32, usual_mode
 from netparity.measure import ParityError
 
 
@@ -66,7 +66,6 @@ def equinox(model: Any, state: Any = None, *, call: Callable[..., Any] | None = 
     rest = tuple(None if place in kept.values() else np.asarray(value) for place, value in enumerate(values))
     given_call = _vmapped(model) if call is None else call
     network = _Equinox(names, tree, static, kept, rest, state_tree if state is not None else None, given_call)
-    kinds = {path: type(part).__name__ for path, part in _modules(model)}
 
     def nested(flat: Mapping[str, Any]) -> Any:
         return jax.tree.unflatten(tree, [flat[name] for name in names])
@@ -74,7 +73,7 @@ def equinox(model: Any, state: Any = None, *, call: Callable[..., Any] | None = 
     def flat(whole: Any) -> Mapping[str, Any]:
         return dict(zip(names, jax.tree.leaves(whole), strict=True))
 
-    return JaxNetwork("equinox", network, arrays, nested, flat, kinds.copy, channels_last=False)
+    return JaxNetwork("equinox", network, arrays, nested, flat, channels_last=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,9 +124,7 @@ def _vmapped(model: Any) -> Callable[..., Any]:
     """How a model of one example is called on a batch."""
     known = inspect.signature(type(model).__call__).parameters
     takes_key, needs_key = "key" in known, "key" in known and known["key"].default is inspect.Parameter.empty
-    mode = mode_keyword(type(model).__call__)
-    if mode is not None and known[mode[0]].default is None:
-        mode = None  # None leaves it to inference_mode
+    mode = usual_mode(type(model).__call__, leave_none=True)  # None leaves it to inference_mode
     axes = {name for _, part in _modules(model) if isinstance(name := getattr(part, "axis_name", None), str)}
     if len(axes) > 1:
         raise ParityError(
@@ -135,9 +132,7 @@ def _vmapped(model: Any) -> Callable[..., Any]:
         )
 
     def call(model: Any, *inputs: Any, state: Any, key: jax.Array | None) -> Any:
-        keywords: dict[str, Any] = {}
-        if mode is not None:
-            keywords[mode[0]] = mode[1] if key is not None else not mode[1]
+        keywords = mode(key is not None)
         own = jax.random.key(0) if key is None and needs_key else key
         keys = None if own is None or not takes_key else jax.random.split(own, len(inputs[0]))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from netparity.adapters.given import JaxNetwork, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, Mode, float32, usual_mode
 from netparity.marks import mark, step
 
 
@@ -35,7 +35,7 @@ def function(forward: Callable[..., Any], params: Any, *, state: Any = None, int
     arrays |= {name: float32(name, value) for name, (_, value) in zip(kept, others, strict=True)}
     known = inspect.signature(forward).parameters
     network = _Function(
-        forward, names, tree, kept, state_tree, "key" in known, "state" in known, mode_keyword(forward), intermediates
+        forward, names, tree, kept, state_tree, "key" in known, "state" in known, usual_mode(forward), intermediates
     )
 
     def nested(flat: Mapping[str, Any]) -> Any:
@@ -63,7 +63,7 @@ class _Function:
     state_tree: Any
     takes_key: bool
     takes_state: bool
-    keyword: tuple[str, bool] | None
+    mode: Mode
     intermediates: bool
 
     @property
@@ -74,9 +74,7 @@ class _Function:
         self, arrays: Mapping[str, jax.Array], inputs: Sequence[jax.Array], key: jax.Array | None
     ) -> tuple[Any, Mapping[str, jax.Array], Mapping[str, jax.Array]]:
         params = jax.tree.unflatten(self.tree, [arrays[name] for name in self.names])
-        keywords: dict[str, Any] = {"key": key} if self.takes_key else {}
-        if self.keyword is not None:
-            keywords[self.keyword[0]] = self.keyword[1] if key is not None else not self.keyword[1]
+        keywords = {**self.mode(key is not None), **({"key": key} if self.takes_key else {})}
         if self.takes_state:
             keywords["state"] = jax.tree.unflatten(self.state_tree, [arrays[name] for name in self.kept])
         outputs, named, state = self.forward(params, *inputs, **keywords), {}, {}

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from netparity.graph import Network
@@ -29,7 +30,6 @@ class JaxNetwork:
       arrays: its parameters and its state by name, float32 where they are floating.
       nested: parameters by name in the structure that the library's users know, such as an optimizer gets.
       flat: the inverse of ``nested``.
-      kinds: by the name of a stage, the class of the module that it is the output of, where that is known.
       channels_last: whether images are ``[batch, height, width, channel]``.
     """
 
@@ -38,7 +38,6 @@ class JaxNetwork:
     arrays: Arrays
     nested: Callable[[Mapping[str, Any]], Any] = dict
     flat: Callable[[Any], Mapping[str, Any]] = dict
-    kinds: Callable[[], Mapping[str, str]] = dict
     channels_last: bool = True
 
 
@@ -58,14 +57,29 @@ def float32(name: str, value: Any) -> np.ndarray:
     return array.astype(np.float32) if floating else array
 
 
-def mode_keyword(function: Callable[..., Any]) -> tuple[str, bool] | None:
-    """The keyword argument that tells a function its mode, and its value in training mode; None if it has none.
+Mode = Callable[[bool], Mapping[str, Any]]  # keyword arguments by whether it trains
 
-    >>> mode_keyword(lambda x, deterministic=True: x)
-    ('deterministic', False)
+
+def usual_mode(function: Callable[..., Any], leave_none: bool = False) -> Mode:
+    """The keyword argument that tells a function its mode, if it has one.
+
+    Args:
+      function: what is called.
+      leave_none: whether one whose default is None is left alone.
+
+    >>> usual_mode(lambda x, deterministic=True: x)(True)
+    {'deterministic': False}
     """
     known = inspect.signature(function).parameters
-    return next(((name, value) for name, value in _MODES.items() if name in known), None)
+    name = next((name for name in _MODES if name in known), None)
+    if name is None or (leave_none and known[name].default is None):
+        return lambda train: {}
+    return lambda train: {name: train == _MODES[name]}
+
+
+def floating(arrays: Mapping[str, Any]) -> Any:
+    """The dtype of the floating ones among a network's arrays."""
+    return next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
 
 
 def drops(module: Any) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, drops, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, Mode, drops, float32, floating, usual_mode
 from netparity.measure import ParityError
 
 _OF_A_CALL = ("intermediates", "perturbations", "losses", "metrics")  # collections that are no state
@@ -23,7 +22,7 @@ def linen(
     module: nn.Module,
     variables: Mapping[str, Any],
     *,
-    mode: Callable[[bool], Mapping[str, Any]] | None = None,
+    mode: Mode | None = None,
     method: str = "__call__",
     rngs: Sequence[str] = ("dropout",),
 ) -> JaxNetwork:
@@ -48,8 +47,7 @@ def linen(
     paths = _paths({name: value for name, value in plain.items() if name not in _OF_A_CALL})
     arrays = {name: float32(name, value) for name, (_, value) in paths.items()}
     keys = tuple((name, path) for name, (path, _) in paths.items())
-    keyword = None if mode is not None else mode_keyword(getattr(type(module), method))
-    network = _Linen(module, keys, method, tuple(rngs), mode, keyword)
+    network = _Linen(module, keys, method, tuple(rngs), mode or usual_mode(getattr(type(module), method)))
     trained = {name: path[1:] for name, path in keys if path[0] == "params"}
 
     def nested(flat: Mapping[str, Any]) -> Any:
@@ -59,7 +57,7 @@ def linen(
         by_path = traverse_util.flatten_dict(tree)
         return {name: by_path[path] for name, path in trained.items() if path in by_path}
 
-    return JaxNetwork("linen", network, arrays, nested, flat, network.kinds.copy)
+    return JaxNetwork("linen", network, arrays, nested, flat)
 
 
 def module_has_params(variables: Any) -> bool:
@@ -86,9 +84,7 @@ class _Linen:
     paths: tuple[tuple[str, tuple[str, ...]], ...]
     method: str
     rngs: tuple[str, ...]
-    mode: Callable[[bool], Mapping[str, Any]] | None
-    keyword: tuple[str, bool] | None
-    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+    mode: Mode
 
     @property
     def state(self) -> frozenset[str]:
@@ -100,42 +96,31 @@ class _Linen:
         variables = traverse_util.unflatten_dict({path: arrays[name] for name, path in self.paths})
         rngs = {} if key is None else dict.fromkeys(self.rngs, key)
         mutable = sorted({path[0] for _, path in self.paths} - {"params"}) if key is not None else False
-        floating = next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
-        with nn.intercept_methods(functools.partial(self._marked, floating, key is not None)):
+        train = key is not None
+        with nn.intercept_methods(functools.partial(self._marked, floating(arrays), train)):
             found = self.module.apply(
-                variables, *inputs, rngs=rngs, mutable=mutable, method=self.method, **self._keywords(key is not None)
+                variables, *inputs, rngs=rngs, mutable=mutable, method=self.method, **self.mode(train)
             )
         outputs, changed = found if mutable is not False else (found, {})
         by_path = traverse_util.flatten_dict(dict(changed))
         return outputs, {name: by_path[path] for name, path in self.paths if path in by_path}, {}
 
-    def _keywords(self, train: bool) -> Mapping[str, Any]:
-        if self.mode is not None:
-            return self.mode(train)
-        if self.keyword is None:
-            return {}
-        name, in_training = self.keyword
-        return {name: in_training if train else not in_training}
-
-    def _marked(self, floating: jnp.dtype, train: bool, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, nn.RNN) and context.method_name == "__call__":
-            kwargs = {
-                **kwargs,
-                "initial_carry": kwargs.get("initial_carry") or _carry(context.module, args[0], floating),
-            }
-        if train and args and context.method_name == "__call__" and drops(context.module):
+    def _marked(self, dtype: Any, train: bool, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        called = context.method_name == "__call__"
+        if called and isinstance(context.module, nn.RNN) and kwargs.get("initial_carry") is None:
+            kwargs = {**kwargs, "initial_carry": _carry(context.module, args[0], dtype)}
+        if called and train and args and drops(context.module):
             args = (marks.mark(args[0], f"{'.'.join(context.module.path)}.input"), *args[1:])
         out = call(*args, **kwargs)
         own = self.method if not context.module.path else "__call__"
         if context.method_name != own:
             return out
         name = ".".join(context.module.path) or "output"
-        self.kinds[name] = type(context.module).__name__
         return marks.mark(out, name)
 
 
-def _carry(layer: nn.RNN, x: jax.Array, floating: jnp.dtype) -> Any:
+def _carry(layer: nn.RNN, x: jax.Array, dtype: Any) -> Any:
     """Where a recurrence begins: what its cell says, which is of float32 whatever the parameters are now."""
     time = (0 if layer.time_major else x.ndim - layer.cell.num_feature_axes - 1) % x.ndim
     shape = (*x.shape[:time], *x.shape[time + 1 :])
-    return jax.tree.map(lambda a: a.astype(floating), layer.cell.initialize_carry(jax.random.key(0), shape))
+    return jax.tree.map(lambda a: a.astype(dtype), layer.cell.initialize_carry(jax.random.key(0), shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.nnx
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, drops, float32, mode_keyword
+from netparity.adapters.given import JaxNetwork, Mode, drops, float32, floating, usual_mode
 from netparity.measure import ParityError
 
 _Path = tuple[Any, ...]
@@ -21,7 +21,7 @@ _Path = tuple[Any, ...]
 _OUT, _IN = "_netparity_output", "_netparity_input"
 
 
-def nnx(module: flax.nnx.Module, *, mode: Callable[[bool], Mapping[str, Any]] | None = None) -> JaxNetwork:
+def nnx(module: flax.nnx.Module, *, mode: Mode | None = None) -> JaxNetwork:
     """A Flax NNX network, as it is. The module itself is neither called nor changed.
 
     A copy of it is put in its mode by ``train()`` and ``eval()``. In training all its streams of random numbers start
@@ -46,10 +46,8 @@ def nnx(module: flax.nnx.Module, *, mode: Callable[[bool], Mapping[str, Any]] | 
     trained = {_name(path): path for path in params}
     kept = {_name(path): path for path in others}
     arrays = {_name(path): float32(_name(path), value) for path, value in (*params.items(), *others.items())}
-    keyword = None if mode is not None else mode_keyword(type(module).__call__)
     takes_rngs = "rngs" in inspect.signature(type(module).__call__).parameters
-    network = _NNX(graphdef, trained, kept, rngs, mode, keyword, takes_rngs)
-    kinds = {_stage(path): type(part).__name__ for path, part in flax.nnx.iter_modules(module)}
+    network = _NNX(graphdef, trained, kept, rngs, mode or usual_mode(type(module).__call__), takes_rngs)
     variables = dict(flax.nnx.to_flat_state(flax.nnx.state(module, flax.nnx.Param)))
 
     def nested(flat: Mapping[str, Any]) -> Any:
@@ -60,7 +58,7 @@ def nnx(module: flax.nnx.Module, *, mode: Callable[[bool], Mapping[str, Any]] | 
     def flat(state: Any) -> Mapping[str, Any]:
         return {_name(path): value for path, value in flax.nnx.to_flat_state(flax.nnx.as_pure(state))}
 
-    return JaxNetwork("nnx", network, arrays, nested, flat, kinds.copy)
+    return JaxNetwork("nnx", network, arrays, nested, flat)
 
 
 def _name(path: _Path) -> str:
@@ -84,8 +82,7 @@ class _NNX:
     trained: Mapping[str, _Path]
     kept: Mapping[str, _Path]
     rngs: Mapping[_Path, Any]
-    mode: Callable[[bool], Mapping[str, Any]] | None
-    keyword: tuple[str, bool] | None
+    mode: Mode
     takes_rngs: bool
 
     @property
@@ -103,8 +100,7 @@ class _NNX:
             model.train()
         else:
             model.eval()
-        floating = next((x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.floating)), jnp.float32)
-        _in_dtype(model, floating)
+        _in_dtype(model, floating(arrays))
         _mark(model, train)
         outputs = model(*inputs, **self._keywords(key))
         after = dict(flax.nnx.to_flat_state(flax.nnx.as_pure(flax.nnx.state(model))))
@@ -112,15 +108,8 @@ class _NNX:
         return outputs, state, {}
 
     def _keywords(self, key: jax.Array | None) -> dict[str, Any]:
-        keywords: dict[str, Any] = {}
-        if self.takes_rngs:
-            keywords["rngs"] = None if key is None else flax.nnx.Rngs(jax.random.fold_in(key, len(self.rngs)))
-        if self.mode is not None:
-            return {**keywords, **self.mode(key is not None)}
-        if self.keyword is not None:
-            name, in_training = self.keyword
-            keywords[name] = in_training if key is not None else not in_training
-        return keywords
+        rngs = None if key is None else flax.nnx.Rngs(jax.random.fold_in(key, len(self.rngs)))
+        return {**({"rngs": rngs} if self.takes_rngs else {}), **self.mode(key is not None)}
 
 
 def _in_dtype(model: flax.nnx.Module, dtype: Any) -> None:
