@@ -7,6 +7,7 @@ The common layout is JAX's. An entry says how one JAX array is made of PyTorch's
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import itertools
 import math
@@ -43,7 +44,7 @@ class Piece:
         return whole[self.index * rows : (self.index + 1) * rows]
 
 
-class Entry:
+class Entry(abc.ABC):
     """How one JAX array is made of PyTorch's: a linear map that can be undone."""
 
     def __repr__(self) -> str:
@@ -57,25 +58,25 @@ class Entry:
                 given.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(given)})"
 
+    @abc.abstractmethod
     def pieces(self) -> tuple[Piece, ...]:
         """What it is made of."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def problem(self, shapes: Sequence[Shape]) -> str | None:
         """Why it cannot be made of pieces of these shapes; None if it can."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def size(self, shapes: Sequence[Shape]) -> int:
         """How many numbers pieces of these shapes give."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def make(self, pieces: Sequence[np.ndarray], shape: Shape, gradient: bool = False) -> np.ndarray:
         """The JAX array, of ``shape`` if the entry can give that; of the pieces' gradients its gradient."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def undo(self, array: np.ndarray, shapes: Sequence[Shape]) -> list[np.ndarray]:
         """The pieces, of these shapes, that give the JAX array."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,9 @@ class _Turned(Entry):
 
     torch: str
 
+    @abc.abstractmethod
     def _turn(self, shape: Shape) -> _Turn:
-        raise NotImplementedError
+        """How an array of this shape is turned."""
 
     def _fits(self, joined: Shape, shape: Shape) -> bool:
         return regroups(joined, shape)

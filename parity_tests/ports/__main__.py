@@ -9,10 +9,16 @@ import sys
 import time
 
 
+_WHAT = "Compares every port with its original, each in a process of its own, and prints a table."
+
+
 def main() -> int:
-    """Prints a row of the table for each network; exit code 1 if one does not pass."""
-    parser = argparse.ArgumentParser(prog="python -m parity_tests.ports", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of networks (default: all)")
+    """Prints a row of the table for each network; the exit code is 1 if one does not pass."""
+    parser = argparse.ArgumentParser(
+        prog="python -m parity_tests.ports",
+        description="Compares every port with its original, each in a process of its own, and prints a table.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a network (default: all)")
     parser.add_argument("--full", action="store_true", help="at their published sizes")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # one, in this process
     args = parser.parse_args()

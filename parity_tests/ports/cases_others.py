@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models import vgg
 
-from parity_tests.ports import equinox_lenet, equinox_vgg, nnx_lenet, nnx_resnet, nnx_vit, torch_lenet
+from parity_tests.ports import equinox_lenet, equinox_vgg, nnx_lenet, nnx_resnet, nnx_vit, torch_modules
 from parity_tests.ports.cases import Case
 
 
@@ -67,7 +67,7 @@ SMALL: dict[str, Case] = {
         Case(
             "nnx_lenet5",
             "nnx",
-            torch=lambda: torch_lenet.LeNet5(image_size=(32, 36)),
+            torch=lambda: torch_modules.LeNet5(32, 36, padding=0),
             jax=lambda: nnx_perturbed(nnx_lenet.LeNet5(image_size=(32, 36), rngs=nnx.Rngs(0))),
             inputs=images(4, 32, 36, 1),
             num_classes=10,
@@ -103,7 +103,7 @@ SMALL: dict[str, Case] = {
         Case(
             "equinox_lenet5",
             "equinox",
-            torch=lambda: torch_lenet.LeNet5(image_size=(32, 36)),
+            torch=lambda: torch_modules.LeNet5(32, 36, padding=0),
             jax=lambda: equinox_lenet.LeNet5(image_size=(32, 36), key=jax.random.key(0)),
             inputs=images(4, 1, 32, 36),
             num_classes=10,

@@ -14,11 +14,12 @@ class LeNet5(nn.Module):
     pooling and the full second convolution that it is taught with today.
     """
 
-    def __init__(self, height: int = 28, width: int = 28, num_classes: int = 10) -> None:
+    def __init__(self, height: int = 28, width: int = 28, num_classes: int = 10, padding: int = 2) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
+        height, width = (((size + 2 * padding - 4) // 2 - 4) // 2 for size in (height, width))
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=padding)
         self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2), 120)
+        self.fc1 = nn.Linear(16 * height * width, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
 
