@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-
 _WHAT = "Compares every port with its original, each in a process of its own, and prints a table."
 
 
