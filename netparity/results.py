@@ -125,6 +125,24 @@ def failures(found: Iterable[StageResult | Check]) -> list[StageResult | Check]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Convention:
+    """A difference that the attributes of two modules show before any number is computed.
+
+    Attributes:
+      stage: whose modules they are.
+      what: the attribute, for people: ``"epsilon"``.
+      jax, torch: its value on either side.
+      note: what to do, or why it may not matter.
+    """
+
+    stage: str
+    what: str
+    jax: str
+    torch: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Trajectory:
     """What training in lockstep found, step by step.
 
@@ -155,6 +173,7 @@ class Result:
       minimum_tolerance: by stage, the smallest ``rtol``, of the stage's largest value, with which both sides' whole
         forward passes in float32 agree up to there.
       faults: score of mistakes that were planted to see whether they are found; empty where none were.
+      conventions: what the modules' attributes show to differ.
     """
 
     batch_size: int
@@ -169,6 +188,7 @@ class Result:
     diagnosis: str | None = None
     minimum_tolerance: dict[str, float] = dataclasses.field(default_factory=dict)
     faults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    conventions: list[Convention] = dataclasses.field(default_factory=list)
 
     @property
     def failures(self) -> list[StageResult | Check]:
