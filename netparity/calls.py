@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -134,6 +135,67 @@ def mode(module: nn.Module, train: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for part, training in before:
             part.training = training
+
+
+@contextlib.contextmanager
+def skipped(module: nn.Module, values: Mapping[str, torch.Tensor], but: str) -> Iterator[None]:
+    """Inside, layers without layers within return at once what they are to give, and compute nothing.
+
+    Args:
+      module: the network.
+      values: by an output's name (``"relu#2"``), its value; a call that has none is computed.
+      but: the path of the layer that is computed in any case.
+    """
+    counts: dict[str, int] = {}
+    taken = [
+        (path, part)
+        for path, part in module.named_modules()
+        if path and path != but and path in values and "forward" not in part.__dict__
+        if not any(True for _ in part.children())
+    ]
+
+    def quick(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[path] = counts.get(path, 0) + 1
+            name = numbered(path, counts[path])
+            return values[name] if name in values else forward(*args, **kwargs)
+
+        return call
+
+    for path, part in taken:
+        part.__dict__["forward"] = quick(path, part.forward)
+    try:
+        yield
+    finally:
+        for _, part in taken:
+            del part.__dict__["forward"]
+
+
+@contextlib.contextmanager
+def own_forwards(module: nn.Module, path: str) -> Iterator[bool]:
+    """Inside, layers of classes derived from PyTorch's compute what PyTorch's own class does.
+
+    Args:
+      module: the network.
+      path: of a part of it; the layers within it are meant, too.
+
+    Yields:
+      whether there are any.
+    """
+    taken = []
+    for part in module.get_submodule(path).modules():
+        bases = [one for one in type(part).__mro__ if one.__module__.startswith("torch.nn.modules")]
+        forward = getattr(bases[0], "forward", None)
+        plain = bases[0] not in (nn.Module, nn.ModuleList, nn.ModuleDict)
+        if plain and "forward" not in part.__dict__ and type(part).forward is not forward:
+            taken.append((part, forward))
+    for part, forward in taken:
+        part.__dict__["forward"] = types.MethodType(forward, part)  # type: ignore[arg-type]
+    try:
+        yield bool(taken)
+    finally:
+        for part, _ in taken:
+            del part.__dict__["forward"]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from netparity.graph import input_names
 from netparity.jax_side import Gradients, Groups, Inputs, Isolated, as_tuple
 from netparity.layouts import ChannelsFirst, Layout, usual
 from netparity.measure import Arrays, ParityError
+from netparity.watching import Watch
 
 RANDOM = ("StochasticDepth", "DropPath", "DropBlock2d")  # modules of others that drop as dropout does, by their name
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -32,6 +33,25 @@ _PLAIN = (
 
 Convert = Callable[[Arrays], Arrays]
 Loss = Callable[[Any, Any], torch.Tensor]  # (outputs, labels) -> scalar
+
+
+class _Reached(Exception):
+    """The stage that is wanted has been computed."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alone:
+    """One stage in isolation, as PyTorch's tensors.
+
+    Attributes:
+      output: of the stage, in PyTorch's layout.
+      leaves: what it may be computed from, stages and inputs by name.
+      weights: PyTorch's parameters by their own names.
+    """
+
+    output: torch.Tensor
+    leaves: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,6 +252,64 @@ class TorchSide:
         self._call(weights, given, tap, masks)
         return seen, leaves, trained
 
+    def alone(
+        self,
+        stage: str,
+        arrays: Arrays,
+        inputs: Inputs,
+        fed: Arrays,
+        masks: Arrays | None = None,
+        watch: Watch | None = None,
+        change: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    ) -> Alone:
+        """One stage in isolation, as in `isolated`, and nothing after it; what comes before is not computed.
+
+        Args:
+          stage: of `stages`.
+          arrays, inputs, fed, masks: as of `isolated`; ``fed`` may end with the stage.
+          watch: entered around the call.
+          change: by name of a stage, what is done with its value where it is used.
+
+        Raises:
+          ParityError: if the network ends before the stage.
+        """
+        leaves = {name: self._to_torch(name, value).requires_grad_() for name, value in fed.items()}
+        weights = self._weights(arrays)
+        trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
+        given = self._inputs(inputs)
+        for name, x in zip(input_names(len(given)), given, strict=True):
+            if x.is_floating_point():
+                leaves[name] = x.requires_grad_()
+        found: list[torch.Tensor] = []
+        if watch is not None:
+            watch.leaves = leaves
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            if name == stage:
+                found.append(value)
+                raise _Reached
+            return changed[name](leaves[name]) if name in changed else leaves[name].clone()
+
+        changed = change or {}
+        by_name = {name: one for one, name in self.stages.items()}
+        own = calls.module_of(self.stages[stage])
+        with calls.skipped(self.module, {name: leaves[one] for name, one in by_name.items() if one in leaves}, own):
+            try:
+                self._call(weights, given, tap, masks, watch=watch)
+            except _Reached:
+                return Alone(found[0], leaves, trained)
+        raise ParityError(f"the PyTorch network never calls the module of {stage}")
+
+    def products(self, alone: Alone, parents: Sequence[str], params: Sequence[str], cotangent: torch.Tensor) -> Arrays:
+        """Vector-Jacobian products of one stage, by parent and parameter, in the common layout."""
+        wanted = [alone.leaves[name] for name in parents]
+        grads = _grad([alone.output], [*wanted, *alone.weights.values()], [cotangent])
+        found = {name: self._to_common(name, grad) for name, grad in zip(parents, grads, strict=False)}
+        if params:
+            by_param = self._gradients(alone.weights, grads[len(wanted) :])
+            found |= {name: by_param[name] for name in params}
+        return found
+
     def gradients(self, arrays: Arrays, inputs: Inputs, labels: Any, masks: Arrays | None = None) -> Gradients:
         """As `netparity.jax_side.JaxSide.gradients`."""
         seen: dict[str, torch.Tensor] = {}
@@ -261,6 +339,13 @@ class TorchSide:
             {name: self._to_common(name, value) for name, value in values.items()},
             self.to_common(kept) if kept else {},
         )
+
+    def loss_alone(self, arrays: Arrays, inputs: Inputs, labels: Any, masks: Arrays | None, watch: Watch) -> float:
+        """The loss of the network's outputs, itself computed inside ``watch``."""
+        with torch.no_grad():
+            outputs = self._call(self._weights(arrays), self._inputs(inputs), lambda name, value: value, masks)
+            with watch:
+                return float(self.loss(outputs, self._labels(labels)))
 
     def choices(self, forward: Mapping[str, np.ndarray], parents: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
         """What every ReLU and max-pooling chooses, given either side's values: signs and maxima, by stage."""
@@ -296,10 +381,11 @@ class TorchSide:
         tap: Tap,
         masks: Mapping[str, np.ndarray] | None,
         state: dict[str, torch.Tensor] | None = None,
+        watch: Watch | None = None,
     ) -> Any:
         """What the module returns in training mode with ``masks``, else in evaluation mode.
 
-        ``state`` gets the buffers afterwards.
+        ``state`` gets the buffers afterwards; ``watch`` is entered around the call itself.
         """
         floating = [x.dtype for x in (*weights.values(), *inputs) if x.is_floating_point()]
         device = inputs[0].device
@@ -314,6 +400,7 @@ class TorchSide:
             self._hooked(tap, masks or {}),
             calls.own_weights(self.module),
             calls.Exact(),
+            watch or contextlib.nullcontext(),
         ):
             outputs = torch.func.functional_call(self.module, given, tuple(inputs))
         if state is not None:

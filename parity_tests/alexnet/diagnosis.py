@@ -2,19 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from netparity.diagnosis import match
-from netparity.explanations import Explanation
-from netparity.measure import Arrays
+from netparity.bounds import EXPLAINED_LIMIT
+from netparity.measure import Arrays, error
 from parity_tests.alexnet import data as data_level
 from parity_tests.alexnet import optimizer as optimizer_level
 from parity_tests.alexnet.optimizer import Scenario
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
+
+_SIDES = {"jax": "JAX", "torch": "PyTorch"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """One way to compute something.
+
+    Attributes:
+      text: what was done, for people: ``"bias left out"``.
+      compute: gives the numbers, an array or several by name.
+      is_plain: whether this is the right way, which explains no difference.
+    """
+
+    text: str
+    compute: Callable[[], Any]
+    is_plain: bool = False
+
+
+def match(found: Mapping[str, Any], known: Iterable[Explanation], limit: float = EXPLAINED_LIMIT) -> str | None:
+    """The first explanation that gives one side's numbers and not the other's, and not the plain ones.
+
+    Args:
+      found: what each side gave, by ``"jax"`` and ``"torch"``: an array or several by name.
+      known: each computes some of the arrays that were found.
+      limit: largest error, relative to an array's scale, with which an explanation still fits.
+
+    Returns:
+      ``"PyTorch: bias left out"``, or None where nothing fits.
+    """
+    plain: Any = None
+    for one in sorted(known, key=lambda one: not one.is_plain):
+        try:
+            made = one.compute()
+        except (RuntimeError, ValueError, IndexError):  # it does not fit these shapes
+            continue
+        if one.is_plain:
+            plain = made
+            continue
+        fits = [side for side, seen in found.items() if _equal(seen, made, limit)]
+        if len(fits) == 1 and not (plain is not None and _equal(plain, made, limit)):
+            return f"{_SIDES[fits[0]]}: {one.text}"
+    return None
+
+
+def _equal(seen: Any, made: Any, limit: float) -> bool:
+    if not isinstance(made, Mapping):
+        return seen.shape == made.shape and error(seen, made).max <= limit
+    return all(_equal(seen[key], made[key], limit) for key in made if key in seen)
 
 
 def others(jax_program: JaxProgram, torch_program: TorchProgram) -> dict[str, Callable[[], str | None]]:

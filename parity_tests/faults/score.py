@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from netparity.diagnosis import diagnose
+from netparity.diagnosis import Diagnosis, diagnose
 from parity_tests.alexnet.diagnosis import others
 from parity_tests.faults import probe
 from parity_tests.faults.bench import (
@@ -98,7 +98,9 @@ def plant_in_probe(fault: probe.ProbeFault) -> dict[str, Any]:
     return _row(fault, "torch", failure, None if failure is None else diagnose(failure, pair))
 
 
-def _row(fault: Fault | probe.ProbeFault, side: str, failure: Finding | None, diagnosis: str | None) -> dict[str, Any]:
+def _row(
+    fault: Fault | probe.ProbeFault, side: str, failure: Finding | None, diagnosis: Diagnosis | None
+) -> dict[str, Any]:
     found = None if failure is None else failure.stage
     return {
         "name": fault.name,
@@ -108,7 +110,7 @@ def _row(fault: Fault | probe.ProbeFault, side: str, failure: Finding | None, di
         "found_stage": found,
         "caught": found is not None,
         "located": found == fault.stage,
-        "diagnosis": diagnosis,
+        "diagnosis": None if diagnosis is None else diagnosis.text,
     }
 
 

@@ -1,0 +1,134 @@
+"""Known mistakes that no call of PyTorch's stands for: something more on the other side, before or after a stage."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from netparity import calls, stage
+from netparity.stage import Change, Stage
+from netparity.variants import activations
+from netparity.variants.variant import number
+
+_SIDES = {"jax": "JAX", "torch": "PyTorch"}
+_Made = Callable[[str, str], Any]
+
+
+def added(one: Stage, side: str, made: _Made) -> Any | None:
+    """What a side has more than PyTorch's stage as it is computed here.
+
+    Args:
+      one: the stage.
+      side: whose numbers are looked for.
+      made: gets a text and the key of a mistake.
+
+    Returns:
+      what ``made`` gave; None where nothing fits.
+    """
+    wanted = one.found.get(side)
+    if wanted is None:
+        return None
+    tries: list[Iterator[tuple[str, str, Callable[..., stage.Alone]]]] = [
+        _skips(one), _after(one), _before(one), _halves(one),
+    ]  # fmt: skip
+    for attempts in tries:
+        for text, key, run in attempts:
+            with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError):
+                if one.fits(run(), wanted):
+                    return made(text.format(me=_SIDES[side], other=_SIDES["torch" if side == "jax" else "jax"]), key)
+    return None
+
+
+_Attempts = Iterator[tuple[str, str, Callable[..., stage.Alone]]]
+
+
+def _with(alone: stage.Alone, change: Change) -> stage.Alone:
+    return stage.Alone(change(alone.output), alone.leaves, alone.weights)
+
+
+def _skips(one: Stage) -> _Attempts:
+    """What a side is computed from and the other is not, added to a call's argument or to the output."""
+    made, alone = one.watched(), one.run()
+    reached = calls.leaves(alone.output)
+    for parent in one.pair.graph(one.mode).parents[one.name]:
+        if id(alone.leaves.get(parent)) in reached:
+            continue
+        said = f"{{other}}: the skip connection from {parent} left out"
+        yield said, "skip", lambda p=parent: _with_leaf(one.run(), p)
+        for call in made:
+            if call.args and isinstance(call.args[0], torch.Tensor):
+                yield said, "skip", lambda c=call, p=parent: one.run(_adding(c, p))
+
+
+def _adding(call: stage.Call, parent: str) -> stage.Watch:
+    """In which a call's first argument has a parent's value added."""
+
+    def run(c: stage.Call) -> Any:
+        leaf = watch.leaves[parent]
+        if leaf.shape != c.x.shape:
+            raise ValueError("another shape")
+        return c.func(c.x + leaf, *c.args[1:], **c.kwargs)
+
+    watch = stage.altered(call, run)
+    return watch
+
+
+def _with_leaf(alone: stage.Alone, parent: str) -> stage.Alone:
+    if alone.leaves[parent].shape != alone.output.shape:
+        raise ValueError("another shape")
+    return stage.Alone(alone.output + alone.leaves[parent], alone.leaves, alone.weights)
+
+
+def _after(one: Stage) -> _Attempts:
+    """A function of single values after the stage."""
+    for name, function, key in activations.after("after it"):
+        yield f"{{me}}: {name}", key, lambda f=function: _with(one.run(), f)
+    shape = one.found["jax"]["output"].shape
+    factors = {"1/2": 0.5, "2": 2.0, "-1": -1.0}
+    for n in dict.fromkeys(shape[1:]):
+        factors |= {f"sqrt({n})": math.sqrt(n), f"1/sqrt({n})": 1 / math.sqrt(n), f"{n}": float(n), f"1/{n}": 1 / n}
+    for text, factor in factors.items():
+        said = f"a factor of {text}" + (f" = {number(factor)}" if "(" in text else "")
+        yield f"{{me}}: {said}", "scale", lambda f=factor: _with(one.run(), lambda y: y * f)
+    yield "{me}: no gradient through it", "gradient", lambda: _with(one.run(), lambda y: y.detach() + 0 * y)
+
+
+def _before(one: Stage) -> _Attempts:
+    """A function of single values before the stage, in one of the things that it is computed from."""
+    for parent in one.parents:
+        where = f"before it, on {parent}"
+        for name, function, key in activations.after(where):
+            yield f"{{me}}: {name}", key, lambda p=parent, f=function: one.run(None, {p: f})
+        yield (
+            f"{{me}}: no gradient to {parent}", "gradient",
+            lambda p=parent: one.run(None, {p: lambda x: x.detach() + 0 * x}),
+        )  # fmt: skip
+
+
+def _halves(one: Stage) -> _Attempts:
+    """Rotary positions on pairs that lie beside one another, or half a head apart."""
+    for parents in stage.by_parent(one.parents):
+        for said, change in _rotary(one, parents[0]):
+            text = f"{{me}}: rotary positions {said} of {' and '.join(parents)}"
+            yield text, "rope", lambda ps=parents, f=change: one.run(None, dict.fromkeys(ps, f))
+
+
+def _rotary(one: Stage, parent: str) -> Iterator[tuple[str, Change]]:
+    given = one.given().get(parent)
+    if given is None or given.ndim < 3:
+        return
+    width = given.shape[-1]
+    for depth in range(2, width + 1, 2):
+        if width % depth == 0:
+            yield (
+                f"of pairs beside one another, for pairs half a head apart (heads of {depth})",
+                lambda x, d=depth: x.unflatten(-1, (-1, d // 2, 2)).transpose(-1, -2).flatten(-3),
+            )
+            yield (
+                f"of pairs half a head apart, for pairs beside one another (heads of {depth})",
+                lambda x, d=depth: x.unflatten(-1, (-1, 2, d // 2)).transpose(-1, -2).flatten(-3),
+            )
