@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import arguments, jax_side, levels, lockstep, prepare, state, torch_side
+from netparity import arguments, jax_side, levels, lockstep, prepare, repro, stage, state, torch_side
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
-from netparity.pairs import DTYPES, MODES
+from netparity.measure import ParityError
+from netparity.pairs import DTYPES, MODES, Pair
 from netparity.report import document, environment, screen
-from netparity.results import Result
+from netparity.results import Check, Result, StageResult
 from netparity.table import Entry
 from netparity.training import TorchFactory
 
@@ -28,9 +29,11 @@ class Comparison(Result):
 
     Attributes:
       name: of the network, for people.
+      pair: the networks that were compared.
     """
 
     name: str = "network"
+    pair: Pair | None = dataclasses.field(default=None, repr=False)
 
     def __str__(self) -> str:
         return screen.summary(self.name, self)
@@ -42,6 +45,32 @@ class Comparison(Result):
           OSError: if it cannot be written to.
         """
         document.write(document.to_dict({self.name: self}, environment.environment()), pathlib.Path(folder))
+
+    def repro(self, folder: str | pathlib.Path) -> pathlib.Path:
+        """Writes a script that shows the first stage that differs alone, and the two files that it reads.
+
+        The script needs nothing but JAX, PyTorch and NumPy.
+
+        Returns:
+          its path, ``repro.py`` in the folder, which is made if need be.
+
+        Raises:
+          ParityError: if no stage differs in float64 when fed the same.
+          OSError: if the folder cannot be written to.
+        """
+        if self.pair is None:
+            raise ParityError("there is nothing to reproduce: the networks were not compared")
+        for one in self.failures:
+            if one.stage not in self.pair.torch.stages:
+                continue
+            if isinstance(one, Check) and one.level == "shapes":
+                found = stage.of_shapes(self.pair, one.stage)
+            elif isinstance(one, StageResult) and not one.float64_passed:
+                found = stage.of_failure(self.pair, one.stage, one.mode)
+            else:
+                continue
+            return repro.write(found, pathlib.Path(folder), f"{self.name}: {self.diagnosis}")
+        raise ParityError("there is nothing to reproduce: no stage differs in float64 when fed the same")
 
 
 def compare(
@@ -124,6 +153,7 @@ def compare(
     given = ready.inputs
     result = Comparison(len(given[0]) if given[0].ndim else 1, given[0].shape[1:], name=name)
     pair, states = ready.pair, levels.States()
+    result.pair = pair
     if state_dict is not None:
         result.checks += prepare.weights(ready, state_dict)
         if result.failures:

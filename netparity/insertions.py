@@ -114,7 +114,7 @@ def _halves(one: Stage) -> _Attempts:
     for parents in stage.by_parent(one.parents):
         for said, change in _rotary(one, parents[0]):
             text = f"{{me}}: rotary positions {said} of {' and '.join(parents)}"
-            yield text, "rope", lambda ps=parents, f=change: one.run(None, dict.fromkeys(ps, f))
+            yield text, "rope", lambda ps=parents, f=change: one.run(None, _all(ps, f))
 
 
 def _rotary(one: Stage, parent: str) -> Iterator[tuple[str, Change]]:
@@ -132,3 +132,7 @@ def _rotary(one: Stage, parent: str) -> Iterator[tuple[str, Change]]:
                 f"of pairs half a head apart, for pairs beside one another (heads of {depth})",
                 lambda x, d=depth: x.unflatten(-1, (-1, 2, d // 2)).transpose(-1, -2).flatten(-3),
             )
+
+
+def _all(parents: tuple[str, ...], change: Change) -> dict[str, Change]:
+    return dict.fromkeys(parents, change)

@@ -53,6 +53,11 @@ class Stage:
         everything = {**inputs, **self.fed.as_dtype("float64")[0]}
         return {name: everything[name] for name in self.pair.graph(self.mode).parents[self.name] if name in everything}
 
+    def before(self) -> Arrays:
+        """What every other stage is fed, in float64."""
+        fed = self.fed.as_dtype("float64")[0]
+        return {name: fed[name] for name in self.pair.torch.stages if name in fed and name != self.name}
+
     def quantity(self, name: str) -> str:
         """The name of the product with a parent or a parameter."""
         if name in self.params:
@@ -66,12 +71,9 @@ class Stage:
           watch: entered around it.
           change: by parent, what is done with it first.
         """
-        fed = self.fed.as_dtype("float64")[0]
-        order = list(self.pair.torch.stages)
-        before = {name: fed[name] for name in order if name in fed and name != self.name}
         masks = self.pair.masks("float64") if self.mode == "training" else None
         arrays, inputs = self.pair.params_as("float64"), self.pair.inputs_as("float64")
-        return self.pair.torch.alone(self.name, arrays, inputs, before, masks, watch, change)
+        return self.pair.torch.alone(self.name, arrays, inputs, self.before(), masks, watch, change)
 
     def watched(self) -> list[Call]:
         """The calls that PyTorch's stage consists of."""
@@ -83,7 +85,7 @@ class Stage:
     def output_of(self, alone: Alone) -> np.ndarray:
         """PyTorch's output in the common layout."""
         array = alone.output.detach().numpy()
-        return np.ascontiguousarray(self._layout(array).to_common(array))
+        return np.ascontiguousarray(self.layout(array).to_common(array))
 
     def fits(self, alone: Alone, wanted: Arrays) -> bool:
         """Whether PyTorch's stage gives these numbers, products included."""
@@ -99,10 +101,11 @@ class Stage:
         """PyTorch's vector-Jacobian products."""
         cotangent = self.fed.cotangents[self.name].astype(np.float64)
         array = alone.output.detach().numpy()
-        turned = np.array(self._layout(array).to_torch(cotangent), order="C").reshape(array.shape)
+        turned = np.array(self.layout(array).to_torch(cotangent), order="C").reshape(array.shape)
         return self.pair.torch.products(alone, self.parents, self.params, torch.from_numpy(turned))
 
-    def _layout(self, array: np.ndarray) -> layouts.Layout:
+    def layout(self, array: np.ndarray) -> layouts.Layout:
+        """How an output of PyTorch's lies beside JAX's."""
         own = self.pair.torch.layouts.get(self.name, layouts.usual(array.ndim))
         wanted = self.found["jax"]["output"].shape
         with contextlib.suppress(ValueError, IndexError):

@@ -166,7 +166,7 @@ class TorchSide:
             name: torch.empty(value.shape, dtype=torch.from_numpy(np.zeros((), value.dtype)).dtype, device="meta")
             for name, value in self.from_common(arrays).items()
         }
-        self._call(weights, [x.to("meta") for x in self._inputs(inputs)], tap, None)
+        self._call(weights, [x.to("meta") for x in self.tensors(inputs)], tap, None)
 
     def forward(self, arrays: Arrays, inputs: Inputs, masks: Arrays | None = None) -> Arrays:
         """Every stage's output, in order: in training mode if there are dropout ``masks``, else in evaluation mode."""
@@ -177,7 +177,7 @@ class TorchSide:
             return value
 
         with torch.no_grad():
-            self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
+            self._call(self._weights(arrays), self.tensors(inputs), tap, masks)
         return {name: self._to_common(name, value) for name, value in seen.items()}
 
     def drawing(self, arrays: Arrays, inputs: Inputs, masks: Arrays) -> str | None:
@@ -190,7 +190,7 @@ class TorchSide:
             return value
 
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            self._call(self._weights(arrays), self._inputs(inputs), tap, masks)
+            self._call(self._weights(arrays), self.tensors(inputs), tap, masks)
             drawn = not torch.equal(torch.get_rng_state(), before)
         return next(iter(found), calls.OUTPUT) if drawn else None
 
@@ -245,7 +245,7 @@ class TorchSide:
 
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
-        given = self._inputs(inputs)
+        given = self.tensors(inputs)
         for name, x in zip(input_names(len(given)), given, strict=True):
             if x.is_floating_point():
                 leaves[name] = x.requires_grad_()
@@ -276,13 +276,26 @@ class TorchSide:
         leaves = {name: self._to_torch(name, value).requires_grad_() for name, value in fed.items()}
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
-        given = self._inputs(inputs)
+        given = self.tensors(inputs)
         for name, x in zip(input_names(len(given)), given, strict=True):
             if x.is_floating_point():
                 leaves[name] = x.requires_grad_()
-        found: list[torch.Tensor] = []
         if watch is not None:
             watch.leaves = leaves
+        return Alone(self.until(stage, leaves, weights, given, masks, watch, change), leaves, trained)
+
+    def until(
+        self,
+        stage: str,
+        leaves: Mapping[str, torch.Tensor],
+        weights: dict[str, torch.Tensor],
+        inputs: Sequence[torch.Tensor],
+        masks: Arrays | None,
+        watch: Watch | None = None,
+        change: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    ) -> torch.Tensor:
+        """A stage's output, of tensors that stand for the values of the stages before; see `alone`."""
+        found: list[torch.Tensor] = []
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
             if name == stage:
@@ -291,13 +304,12 @@ class TorchSide:
             return changed[name](leaves[name]) if name in changed else leaves[name].clone()
 
         changed = change or {}
-        by_name = {name: one for one, name in self.stages.items()}
-        own = calls.module_of(self.stages[stage])
-        with calls.skipped(self.module, {name: leaves[one] for name, one in by_name.items() if one in leaves}, own):
+        values = {name: leaves[one] for one, name in self.stages.items() if one in leaves}
+        with calls.skipped(self.module, values, calls.module_of(self.stages[stage])):
             try:
-                self._call(weights, given, tap, masks, watch=watch)
+                self._call(weights, inputs, tap, masks, watch=watch)
             except _Reached:
-                return Alone(found[0], leaves, trained)
+                return found[0]
         raise ParityError(f"the PyTorch network never calls the module of {stage}")
 
     def products(self, alone: Alone, parents: Sequence[str], params: Sequence[str], cotangent: torch.Tensor) -> Arrays:
@@ -325,7 +337,7 @@ class TorchSide:
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
         state: dict[str, torch.Tensor] = {}
-        outputs = self._call(weights, self._inputs(inputs), tap, masks, state)
+        outputs = self._call(weights, self.tensors(inputs), tap, masks, state)
         self._require_all(seen)
         loss = self.loss(outputs, self._labels(labels))
         grads = _grad([loss], [*seen.values(), *trained.values()], [torch.ones_like(loss)])
@@ -343,7 +355,7 @@ class TorchSide:
     def loss_alone(self, arrays: Arrays, inputs: Inputs, labels: Any, masks: Arrays | None, watch: Watch) -> float:
         """The loss of the network's outputs, itself computed inside ``watch``."""
         with torch.no_grad():
-            outputs = self._call(self._weights(arrays), self._inputs(inputs), lambda name, value: value, masks)
+            outputs = self._call(self._weights(arrays), self.tensors(inputs), lambda name, value: value, masks)
             with watch:
                 return float(self.loss(outputs, self._labels(labels)))
 
@@ -372,7 +384,7 @@ class TorchSide:
         """The loss of the module as it is, with its own weights, in training mode and with these masks."""
         self.module.train()
         with self.masked(masks), calls.Exact():
-            return self.loss(self.module(*self._inputs(inputs)), self._labels(labels))
+            return self.loss(self.module(*self.tensors(inputs)), self._labels(labels))
 
     def _call(
         self,
@@ -441,7 +453,8 @@ class TorchSide:
         pull_back = self.pull_back or self.to_common
         return pull_back({name: grad.cpu().numpy() for name, grad in zip(weights, grads, strict=True)})
 
-    def _inputs(self, inputs: Inputs) -> list[torch.Tensor]:
+    def tensors(self, inputs: Inputs) -> list[torch.Tensor]:
+        """The inputs in PyTorch's layout."""
         given = as_tuple(inputs)
         return [self._to_torch(name, x) for name, x in zip(input_names(len(given)), given, strict=True)]
 
