@@ -91,19 +91,19 @@ def _linen(
     def initialised() -> tuple[fnn.Module, Any]:
         # Shapes alone, since compiling an initialisation takes longer than all the rest.
         shapes = jax.eval_shape(port.init, jax.random.key(0), *inputs(np.random.default_rng(0)))
-        return port, _filled(shapes)
+        return port, filled(shapes)
 
     return Case(name, "linen", original, initialised, inputs, num_classes, source, allow_biased_variance)
 
 
-def _filled(shapes: Any) -> Any:
+def filled(shapes: Any) -> Any:
     """Variables of these shapes, float32, in which nothing is a constant: a zero bias would hide what is done with it.
 
     Kernels are of the size that keeps signals alive through many layers (He et al., 2015).
     """
     rng = np.random.default_rng(0)
 
-    def filled(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    def drawn(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name, shape = path[-1].key, leaf.shape
         if name == "kernel":
             # The projections of attention, of three axes, have as many features in as out.
@@ -119,7 +119,7 @@ def _filled(shapes: Any) -> Any:
             array = rng.uniform(-0.2, 0.2, shape)
         return jnp.asarray(array, jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(filled, shapes)
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 def _images(*shape: int) -> Inputs:

@@ -1,0 +1,76 @@
+"""Mistakes in a decoder of feature maps and in poolings and activations of the less usual kinds."""
+
+from __future__ import annotations
+
+from torch.nn import functional as F
+
+from parity_tests.mistakes.planting import Mistake, attributes, forward, jax, torch
+
+DECODER, POOLING = "decoder", "pooling"
+_FIRST = 'F.interpolate(x, (height * 3 // 4, width * 3 // 4), mode="bilinear", align_corners=False)'
+_LAST = 'F.interpolate(x, (height, width), mode="bilinear", align_corners=False)'
+
+MISTAKES = (
+    Mistake("antialiased", "resize", DECODER, "jax", "dilated", jax((", antialias=False", "")), ("antialias",)),
+    Mistake("antialiased", "resize", DECODER, "torch", "dilated",
+            torch("", (_FIRST, _FIRST.replace("False)", "False, antialias=True)"))), ("antialias",)),
+    Mistake("corners aligned", "resize", DECODER, "torch", "head",
+            torch("", (_LAST, _LAST.replace("False", "True"))), ("corners",)),
+    Mistake("nearest for bilinear", "resize", DECODER, "jax", "head",
+            jax(("x = resized(x, height, width)", 'x = resized(x, height, width, "nearest")')), ("nearest",)),
+    Mistake("bicubic for bilinear", "resize", DECODER, "torch", "head",
+            torch("", (_LAST, _LAST.replace("bilinear", "bicubic"))), ("cubic",)),
+    Mistake("not dilated", "dilation", DECODER, "jax", "dilated",
+            jax(("padding=2, kernel_dilation=2", "padding=1")), ("dilation",)),
+    Mistake("dilated as if padded for a plain one", "dilation", DECODER, "torch", "dilated",
+            attributes("dilated", dilation=(1, 1), padding=(1, 1)), ("dilation",)),
+    Mistake("two groups for four", "group-norm-groups", DECODER, "jax", "norm",
+            jax(("num_groups=4, epsilon", "num_groups=2, epsilon")), ("groups", "2", "4")),
+    Mistake("a group of every channel", "group-norm-groups", DECODER, "torch", "norm",
+            attributes("norm", num_groups=8), ("groups", "8", "4")),
+    Mistake("Flax's epsilon", "norm-epsilon", DECODER, "jax", "norm", jax(("epsilon=1e-5", "epsilon=1e-6")),
+            ("epsilon", "1e-06", "1e-05")),
+    Mistake("SAME at a stride", "same-stride", DECODER, "jax", "down",
+            jax(("strides=2, padding=1, feature", 'strides=2, padding="SAME", feature')), ("SAME",)),
+    Mistake("relu for SiLU", "activation", DECODER, "jax", "down", jax(("nn.silu(x)", "nn.relu(x)")),
+            ("relu", "silu|swish")),
+    Mistake("slope of Keras", "activation", DECODER, "jax", "up",
+            jax(("nn.leaky_relu(x, 0.01)", "nn.leaky_relu(x, 0.2)")),
+            ("0.2", "0.01")),
+    Mistake("alpha of ELU", "activation", DECODER, "torch", "head",
+            torch("", ("F.elu(self.up(x))", "F.elu(self.up(x), 0.5)")), ("elu", "0.5")),
+    Mistake("SELU for ELU", "activation", DECODER, "torch", "head",
+            torch("", ("F.elu(self.up(x))", "F.selu(self.up(x))")), ("selu", "elu")),
+    Mistake("kernel not flipped", "conv-transpose", DECODER, "torch", "up",
+            forward("up", lambda self, x: F.conv_transpose2d(x, self.weight.flip(2, 3), self.bias, 2, 1)),
+            ("flipped",)),
+    Mistake("PyTorch's padding", "conv-transpose", DECODER, "jax", "up",
+            jax(("padding=((2, 2), (2, 2)), name", "padding=((1, 1), (1, 1)), name")), ("padding",)),
+    Mistake("padding uneven", "conv-transpose", DECODER, "jax", "up",
+            jax(("padding=((2, 2), (2, 2)), name", "padding=((1, 3), (1, 3)), name")), ("padding",)),
+    Mistake("bias left out", "bias", DECODER, "torch", "up",
+            forward("up", lambda self, x: F.conv_transpose2d(x, self.weight, None, 2, 1)), ("bias", "left out")),
+    Mistake("padding not counted", "avg-pool-padding", POOLING, "jax", "average",
+            jax(("padding=((1, 1), (1, 1)))", "padding=((1, 1), (1, 1)), count_include_pad=False)")), ("count|pad",)),
+    Mistake("padding not counted", "avg-pool-padding", POOLING, "torch", "conv2",
+            attributes("average", count_include_pad=False), ("count|pad",)),
+    Mistake("sizes rounded down", "ceil-mode", POOLING, "jax", "conv4",
+            jax((", padding=((0, x.shape[1] % 2), (0, x.shape[2] % 2)))", ")")), ("rounded|ceil",)),
+    Mistake("sizes rounded down", "ceil-mode", POOLING, "torch", "conv4", attributes("maximum", ceil_mode=False),
+            ("rounded|ceil",)),
+    Mistake("channels not shuffled", "channel-shuffle", POOLING, "jax", "conv3",
+            jax(("        x = shuffled(x, 2)\n", "")), ("shuffle",)),
+    Mistake("channels shuffled the other way", "channel-shuffle", POOLING, "torch", "conv3",
+            attributes("shuffle", groups=4), ("shuffle|group",)),
+    Mistake("relu for relu6", "activation", POOLING, "jax", "conv3", jax(("nn.relu6(4 * x)", "nn.relu(4 * x)")),
+            ("relu", "relu6")),
+    Mistake("swish for hard swish", "activation", POOLING, "torch", "head",
+            torch("", ("F.hardswish(self.conv4(x))", "F.silu(self.conv4(x))")), ("swish|silu", "hard")),
+    Mistake("maximum over one axis", "global-average", POOLING, "torch", "head",
+            torch("", ("x.amax((2, 3))", "x.mean((2, 3))")), ("max", "average|mean")),
+    Mistake("concatenated in the other order", "concatenation", POOLING, "torch", "head",
+            torch("", ("[x.mean((2, 3)), x.amax((2, 3))]", "[x.amax((2, 3)), x.mean((2, 3))]")), ("order|swapped",)),
+    Mistake("groups of the convolution", "groups", POOLING, "torch", "conv2",
+            forward("conv2", lambda self, x: F.conv2d(x.roll(4, 1), self.weight, self.bias, padding=1, groups=2)),
+            ("group|order",)),
+)  # fmt: skip

@@ -1,0 +1,198 @@
+"""Plants mistakes and judges what is said of each: caught, located, and diagnosed right, wrongly or not at all."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import netparity
+from netparity import JaxNetwork, ParityError, prepare
+from parity_tests.mistakes.networks import NETWORKS
+from parity_tests.mistakes.planting import Mistake, Network, Setup, right
+
+TOLERANCES = (1e-5, 1e-3, 1e-1)
+NONE_KNOWN = "no known mistake explains it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was said of a mistake.
+
+    Attributes:
+      mistake: the mistake.
+      found: the stage where the networks are said to differ first; None where nothing was said.
+      diagnosis: the line; empty where nothing was said.
+      verdict: ``"right"``, ``"wrong"`` or ``"none"``: whether the diagnosis names the mistake, another one, or none.
+      allclose: by tolerance, whether ``np.testing.assert_allclose`` on the logits would have passed.
+      seconds: of a processor that it took.
+    """
+
+    mistake: Mistake
+    found: str | None
+    diagnosis: str
+    verdict: str
+    allclose: dict[str, bool]
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        return self.found is not None
+
+    @property
+    def located(self) -> bool:
+        return self.found == self.mistake.stage
+
+
+class Bench:
+    """Right networks, each made once, so that mistakes on the PyTorch side share its compiled programs."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, JaxNetwork] = {}
+
+    def setup(self, network: Network, seed: int = 0) -> Setup:
+        """The right pair."""
+        if network.name not in self._made:
+            jax.clear_caches()  # programs of the network before
+            self._made = {network.name: network.port()}
+        return right(network, self._made[network.name], seed)
+
+
+def compared(setup: Setup) -> netparity.Comparison:
+    """The comparison of a pair in float64, which is where mistakes are found and explained."""
+    return netparity.compare(
+        setup.jax, setup.module, setup.inputs, labels=setup.labels, dtypes=["float64"], name=setup.of.name,
+        **setup.keywords,
+    )  # fmt: skip
+
+
+def plant(mistake: Mistake, bench: Bench) -> Outcome:
+    """Plants one mistake and judges what is said of it."""
+    begin = time.process_time()
+    setup = mistake.plant(bench.setup(NETWORKS[mistake.network]))
+    try:
+        result = compared(setup)
+        found = None if result.first_divergence is None else result.first_divergence[0]
+        diagnosis = result.diagnosis or ""
+    except ParityError as refused:  # the parameters do not fit, say: it is told, and no number compared
+        found, diagnosis = "refused", str(refused)
+    close = closeness(setup)
+    return Outcome(mistake, found, diagnosis, verdict(mistake, diagnosis), close, time.process_time() - begin)
+
+
+def verdict(mistake: Mistake, diagnosis: str) -> str:
+    """Whether a diagnosis names the mistake (``"right"``), another one (``"wrong"``), or none."""
+    said = diagnosis.lower()
+    if not said or NONE_KNOWN in said:
+        return "none"
+    return "right" if all(any(w.lower() in said for w in one.split("|")) for one in mistake.says) else "wrong"
+
+
+def closeness(setup: Setup) -> dict[str, bool]:
+    """By tolerance, whether the logits of both sides agree, in evaluation mode and float32, as a test would ask."""
+    try:
+        ours, theirs = logits(setup)
+    except ParityError:  # without a table of the parameters nothing can be asked
+        return dict.fromkeys(map(str, TOLERANCES), False)
+    return {str(tolerance): _close(ours, theirs, tolerance) for tolerance in TOLERANCES}
+
+
+def _close(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> bool:
+    try:
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    except AssertionError:
+        return False
+    return True
+
+
+def logits(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """What both networks return in evaluation mode and float32, in JAX's layout.
+
+    Raises:
+      ParityError: as of `netparity.compare`.
+    """
+    given = {name: setup.keywords.get(name) for name in ("table", "stages", "dropouts", "layouts")}
+    ready = prepare.prepare(
+        setup.jax, setup.module, setup.inputs, labels=setup.labels, train=False, losses=(None, None), seed=0, **given
+    )  # fmt: skip
+    arrays, inputs = jax.tree.map(jax.numpy.asarray, (setup.jax.arrays, ready.inputs))
+    outputs, _, _ = setup.jax.network(arrays, inputs, None)  # step by step: nothing to be compiled
+    theirs = ready.pair.torch.forward(ready.pair.params, ready.pair.inputs)
+    return np.asarray(outputs), list(theirs.values())[-1]
+
+
+def score(
+    mistakes: Sequence[Mistake],
+    networks: Iterable[Network],
+    seeds: int = 1,
+    progress: Callable[[str], None] = lambda text: None,
+    each: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> dict[str, Any]:
+    """Plants mistakes, and compares the right networks with several seeds.
+
+    Args:
+      mistakes: sorted by their networks, since these share what is compiled.
+      networks: the right ones.
+      seeds: of the right networks' batches.
+      progress: gets a line when something begins.
+      each: gets the `row` of every mistake when it is known.
+
+    Returns:
+      what ``--json`` writes.
+    """
+    bench, outcomes = Bench(), []
+    for number, mistake in enumerate(mistakes, start=1):
+        progress(f"mistake {number} of {len(mistakes)}: {mistake.network}: {mistake.name}")
+        outcomes.append(plant(mistake, bench))
+        each(row(outcomes[-1]))
+    refused, compared_ = [], 0
+    for network in networks:
+        for seed in range(seeds):
+            progress(f"right: {network.name}, seed {seed}")
+            compared_ += 1
+            result = compared(bench.setup(network, seed))
+            if not result.passed:
+                refused.append({"network": network.name, "seed": seed, "diagnosis": result.diagnosis})
+    return {
+        "totals": totals(outcomes),
+        "right": {"networks": compared_, "refused": refused},
+        "mistakes": [row(one) for one in outcomes],
+    }
+
+
+def totals(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How many were caught, located and diagnosed, and how many a test of the logits would have passed."""
+    verdicts = collections.Counter(one.verdict for one in outcomes)
+    return {
+        "planted": len(outcomes),
+        "caught": sum(one.caught for one in outcomes),
+        "located": sum(one.located for one in outcomes),
+        **{verdict: verdicts[verdict] for verdict in ("right", "wrong", "none")},
+        "allclose_passes": {str(t): sum(one.allclose[str(t)] for one in outcomes) for t in TOLERANCES},
+    }
+
+
+def row(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as ``--json`` writes it."""
+    mistake = outcome.mistake
+    return {
+        "name": mistake.name,
+        "kind": mistake.kind,
+        "network": mistake.network,
+        "library": NETWORKS[mistake.network].library,
+        "side": mistake.side,
+        "stage": mistake.stage,
+        "found": outcome.found,
+        "caught": outcome.caught,
+        "located": outcome.located,
+        "verdict": outcome.verdict,
+        "diagnosis": outcome.diagnosis,
+        "says": list(mistake.says),
+        "allclose": outcome.allclose,
+        "seconds": round(outcome.seconds, 2),
+    }
