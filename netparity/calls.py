@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -171,6 +172,12 @@ def skipped(module: nn.Module, values: Mapping[str, torch.Tensor], but: str) -> 
             del part.__dict__["forward"]
 
 
+def _of_torch(kind: type) -> bool:
+    """Whether a class is one of PyTorch's own layers."""
+    module = sys.modules.get(kind.__module__)
+    return kind.__module__.startswith("torch.nn.modules") and getattr(module, kind.__name__, None) is kind
+
+
 @contextlib.contextmanager
 def own_forwards(module: nn.Module, path: str) -> Iterator[bool]:
     """Inside, layers of classes derived from PyTorch's compute what PyTorch's own class does.
@@ -184,9 +191,9 @@ def own_forwards(module: nn.Module, path: str) -> Iterator[bool]:
     """
     taken = []
     for part in module.get_submodule(path).modules():
-        bases = [one for one in type(part).__mro__ if one.__module__.startswith("torch.nn.modules")]
-        forward = getattr(bases[0], "forward", None)
-        plain = bases[0] not in (nn.Module, nn.ModuleList, nn.ModuleDict)
+        own = next(one for one in type(part).__mro__ if _of_torch(one))
+        forward = getattr(own, "forward", None)
+        plain = own not in (nn.Module, nn.ModuleList, nn.ModuleDict)
         if plain and "forward" not in part.__dict__ and type(part).forward is not forward:
             taken.append((part, forward))
     for part, forward in taken:

@@ -100,7 +100,20 @@ def _layer(one: Stage) -> Diagnosis | None:
             found = _altered(one, "torch")
             return found or insertions.added(one, "torch", Diagnosis)
     found = _altered(one, "jax")
-    return found or insertions.added(one, "jax", Diagnosis)
+    return found or insertions.added(one, "jax", Diagnosis) or _cut(one)
+
+
+def _cut(one: Stage) -> Diagnosis | None:
+    """Whether one side alone passes no gradient to something, while the outputs agree."""
+    ours, theirs = one.found["jax"], one.found.get("torch", {})
+    if "output" not in theirs or error(ours["output"], theirs["output"]).max > stage.SAME:
+        return None
+    for name in (*one.parents, *one.params):
+        quantity = one.quantity(name)
+        zero = [side for side in ("jax", "torch") if not one.found[side][quantity].any()]
+        if len(zero) == 1:
+            return Diagnosis(f"{_SIDES[zero[0]]}: no gradient to {name}", "gradient")
+    return None
 
 
 def _fits_plain(one: Stage) -> bool:

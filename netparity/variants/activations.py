@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, number
+from netparity.variants.variant import Variant, Variants, gone, number
 from netparity.watching import Call
 
 _Function = Callable[[torch.Tensor], torch.Tensor]
@@ -73,7 +73,7 @@ def kind(call: Call) -> str:
 def activation(call: Call) -> Variants:
     """Other functions of single values."""
     own = kind(call)
-    yield Variant(f"{own} left out", lambda c: c.x * 1, "activation-missing")
+    yield gone(own, "activation-missing")
     if own == "ReLU":
         for text, function in _AT_ZERO.items():
             yield Variant(text, lambda c, f=function: f(c.x), "relu-gradient")
@@ -117,7 +117,7 @@ def softmax(call: Call) -> Variants:
             yield Variant(
                 "softmax over", lambda c, a=axis: function(c.x, a), "softmax-axis", f"axis {axis}", f"axis {own}"
             )
-    yield Variant("softmax left out", lambda c: c.x * 1, "softmax-missing")
+    yield gone("softmax", "softmax-missing")
     yield Variant(
         "", lambda c: (torch.softmax if log else torch.log_softmax)(c.x, own), "softmax-missing",
         "softmax" if log else "log softmax", "log softmax" if log else "softmax",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from netparity.variants.variant import EPSILONS, Variant, Variants, number
+from netparity.variants.variant import EPSILONS, Variant, Variants, gone, number
 from netparity.watching import Call
 
 _SMALL = 0.02  # a constant below it that is added is taken for an epsilon
@@ -23,8 +23,10 @@ def addition(call: Call) -> Variants:
             kept = call.args[place]
             if kept.shape == large:
                 what = "skip" if a.shape == b.shape else "addition"
-                said = "the skip connection" if what == "skip" else "what is added"
-                yield Variant(f"{said} left out", lambda c, i=place: c.args[i] * 1, what)
+                said = (
+                    "a skip connection (the sum with another stage)" if what == "skip" else "a sum with another array"
+                )
+                yield gone(said, what, lambda c, i=place: c.args[i] * 1)
         yield Variant("the second summand subtracted", lambda c: c.args[0] - c.args[1], "sign")
         yield Variant("the first summand subtracted", lambda c: c.args[1] - c.args[0], "sign")
         yield Variant("what is added, doubled", lambda c: c.args[0] + 2 * c.args[1], "factor")
@@ -39,13 +41,13 @@ def addition(call: Call) -> Variants:
                     "epsilon", lambda c, e=eps: c.args[1 - place] + e, "norm-epsilon", number(eps), number(constant)
                 )
     else:
-        yield Variant("the constant that is added left out", lambda c: c.args[1 - place] * 1, "addition")
+        yield gone(f"{number(constant)} added", "addition", lambda c: c.args[1 - place] * 1)
 
 
 def subtraction(call: Call) -> Variants:
     """Other ways to subtract."""
     yield Variant("a sum for a difference", lambda c: c.args[0] + c.args[1], "sign")
-    yield Variant("what is subtracted left out", lambda c: c.args[0] * 1, "addition")
+    yield gone("a subtraction", "addition", lambda c: c.args[0] * 1)
     yield Variant("a difference the other way round", lambda c: c.args[1] - c.args[0], "sign")
 
 
@@ -55,9 +57,9 @@ def product(call: Call) -> Variants:
     for place in (0, 1) if not divides else (0,):
         if isinstance(call.args[place], torch.Tensor):
             other = call.args[1 - place]
-            said = "the factor" if not divides else "the division by"
-            said += f" {number(other)}" if isinstance(other, float | int) else " of another array"
-            yield Variant(f"{said} left out", lambda c, i=place: c.args[i] * 1, _key(other))
+            said = "a division by" if divides else "a product with"
+            said += f" {number(other)}" if isinstance(other, float | int) else " another array"
+            yield gone(said, _key(other), lambda c, i=place: c.args[i] * 1)
     a, b = call.args[:2]
     constant = next((x for x in (b, a) if isinstance(x, float | int)), None)
     x = a if isinstance(a, torch.Tensor) else b
@@ -138,4 +140,4 @@ def matrix_product(call: Call) -> Variants:
 
 def negation(call: Call) -> Variants:
     """A sign that is not there."""
-    yield Variant("a change of sign left out", lambda c: c.x * 1, "sign")
+    yield gone("a change of sign", "sign")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, per_axis, sizes
+from netparity.variants.variant import Variant, Variants, number, per_axis, sizes
 from netparity.watching import Call
 
 _CONVOLUTIONS: dict[int, Callable[..., torch.Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -208,13 +208,13 @@ def pad(call: Call) -> Variants:
     """Other ways to pad."""
     mode, value = call["mode"] or "constant", call["value"] or 0.0
     x, given = call.x, call["pad"]
-    for other, said in (("replicate", "the edge repeated"), ("reflect", "reflection"), ("circular", "wrapping round")):
+    said_of = {"replicate": "the edge repeated", "reflect": "reflection", "circular": "wrapping round"}
+    own = f"by {said_of.get(mode, number(value))}"
+    for other, said in said_of.items():
         if other != mode and x.ndim > len(given) // 2:
-            yield Variant(
-                "padding", lambda c, m=other: F.pad(c.x, c["pad"], mode=m), "padding-mode", f"by {said}", f"by {mode}"
-            )
+            yield Variant("padding", lambda c, m=other: F.pad(c.x, c["pad"], mode=m), "padding-mode", f"by {said}", own)
     if mode != "constant" or value != 0:
-        yield Variant("padding", lambda c: F.pad(c.x, c["pad"]), "padding-mode", "by zeros", f"by {mode} {value:g}")
+        yield Variant("padding", lambda c: F.pad(c.x, c["pad"]), "padding-mode", "by zeros", own)
     if len(given) == 4:
         yield Variant(
             "padding of height and width swapped",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import EPSILONS, Variant, Variants, divisors, number
+from netparity.variants.variant import EPSILONS, Variant, Variants, divisors, gone, number
 from netparity.watching import Call
 
 
@@ -84,7 +84,7 @@ def layer_norm(call: Call) -> Variants:
     yield other("mean not subtracted (RMS norm for layer norm)", "norm-kind", mean=False)
     yield other("unbiased variance (n - 1)", "norm-variance", unbiased=True)
     yield other("epsilon added to the standard deviation, outside the root", "norm-epsilon-outside", outside=True)
-    yield Variant("normalisation left out", lambda c: c.x * 1, "norm-kind")
+    yield gone(f"a {call.name.replace('_', ' ')}", "norm-kind")
 
 
 def _listed(axes: Sequence[int]) -> str:
@@ -116,7 +116,7 @@ def rms_norm(call: Call) -> Variants:
         lambda c: _affine(_standardised(c.x, own, eps), c["weight"], None, own),
         "norm-kind",
     )
-    yield Variant("normalisation left out", lambda c: c.x * 1, "norm-kind")
+    yield gone(f"a {call.name.replace('_', ' ')}", "norm-kind")
 
 
 def group_norm(call: Call) -> Variants:
@@ -174,7 +174,7 @@ def batch_norm(call: Call) -> Variants:
                     "normalised over", functools.partial(with_batch, axes=other), "norm-axes",
                     f"axes {_listed(other)}", _listed(axes),
                 )  # fmt: skip
-    yield Variant("normalisation left out", lambda c: c.x * 1, "norm-kind")
+    yield gone(f"a {call.name.replace('_', ' ')}", "norm-kind")
     if call["running_var"] is not None and not training:
         yield Variant(
             "the running variance taken for the standard deviation",
@@ -206,4 +206,4 @@ def local_response_norm(call: Call) -> Variants:
                 yield Variant(
                     name, lambda c, n=name, v=value: lrn(c, **{n: v}), "lrn-alpha", number(value), number(own)
                 )
-    yield Variant("local response normalisation left out", lambda c: c.x * 1, "lrn-alpha")
+    yield gone("local response normalisation", "lrn-alpha")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,17 @@ def max_pool(call: Call) -> Variants:
     own = {"kernel_size": window, "stride": stride, "padding": padding, "ceil_mode": up}
     pool = _MAX[axes]
     yield from _geometries("max-pooling", pool, own, axes)
+    same = [_same(n, k, s) for n, k, s in zip(call.x.shape[2:], window, stride, strict=True)]
+    if same != [(p, p) for p in padding]:
+        around = list(itertools.chain.from_iterable(reversed(same)))
+        said = f'"SAME", which is {", ".join(map(str, dict.fromkeys(same)))} here,'
+        yield Variant(
+            "padding",
+            lambda c: pool(F.pad(c.x, around, value=-math.inf), window, stride),
+            "same-stride",
+            said,
+            sizes(padding),
+        )
     yield Variant("average for maximum in pooling", _average(axes, window, stride, padding, up), "pooling-kind")
     if any(padding):
         flat = [p for p in reversed(padding) for _ in range(2)]

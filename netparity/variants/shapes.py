@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from netparity.variants import dense
-from netparity.variants.variant import Variant, Variants
+from netparity.variants.variant import Variant, Variants, gone
 from netparity.watching import Call
 
 _MOVES = {
@@ -24,7 +24,7 @@ def move(call: Call) -> Variants:
     x, out = call.x, call.plain()
     said = _MOVES[call.name]
     if out.shape == x.shape:
-        yield Variant(f"{said} left out", lambda c: c.x * 1, "axis-order")
+        yield gone(said, "axis-order")
     else:  # the numbers as they lie, read in the shape that is wanted
         yield Variant(f"a new shape for {said}", lambda c: c.x.contiguous().reshape(c.plain().shape), "head-order")
     for a, b in itertools.combinations(range(1, out.ndim), 2):
@@ -227,7 +227,7 @@ def masked(call: Call) -> Variants:
     def filled(c: Call, mask: torch.Tensor, value: float | None = None) -> torch.Tensor:
         return c.x.masked_fill(mask, c["value"] if value is None else value)
 
-    yield Variant("mask left out", lambda c: c.x * 1, "mask")
+    yield gone("a mask", "mask")
     yield Variant("mask inverted", lambda c: filled(c, ~c["mask"]), "mask")
     if mask.ndim > 1 and mask.shape[-1] == mask.shape[-2]:
         yield Variant("mask transposed", lambda c: filled(c, c["mask"].transpose(-1, -2)), "mask")

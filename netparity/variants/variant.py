@@ -44,6 +44,17 @@ class Variant:
 
 
 Variants = Iterator[Variant]
+
+
+def gone(what: str, key: str, run: Callable[..., Any] = lambda call: call.x * 1) -> Variant:
+    """A call that is not made; what it is given goes on.
+
+    >>> gone("tanh", "activation-missing").told("jax")
+    'JAX has nothing where PyTorch has tanh'
+    """
+    return Variant("", run, key, "nothing", what)
+
+
 EPSILONS = (1e-5, 1e-6, 1e-3, 1e-8, 1e-7, 1e-12, 1e-4, 1e-2, 0.0)
 
 
