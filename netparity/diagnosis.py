@@ -74,6 +74,7 @@ def describe(failure: StageResult | Check, pair: Pair, others: Others | None = N
     """One line: the first diverging stage, and the known mistake under which the difference vanishes."""
     found = diagnose(failure, pair, others)
     what = failure.quantity if isinstance(failure, StageResult) else failure.name
+    what += ", in evaluation" if isinstance(failure, StageResult) and failure.mode == "evaluation" else ""
     if found is not None:
         said = f"the difference vanishes under: {found.text}"
     elif isinstance(failure, Check) and failure.level in _TOLD and failure.note:

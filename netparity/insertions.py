@@ -33,7 +33,7 @@ def added(one: Stage, side: str, made: _Made) -> Any | None:
     if wanted is None:
         return None
     tries: list[Iterator[tuple[str, str, Callable[..., stage.Alone]]]] = [
-        _skips(one), _after(one), _before(one), _halves(one),
+        _skips(one), _after(one), _before(one), _moved(one), _halves(one),
     ]  # fmt: skip
     for attempts in tries:
         for text, key, run in attempts:
@@ -107,6 +107,30 @@ def _before(one: Stage) -> _Attempts:
             f"{{me}}: no gradient to {parent}", "gradient",
             lambda p=parent: one.run(None, {p: lambda x: x.detach() + 0 * x}),
         )  # fmt: skip
+
+
+def _moved(one: Stage) -> _Attempts:
+    """A function of single values before another of the stage's calls, not after it."""
+    made = one.watched()
+    for act in (call for call in made if call.name in activations.FUNCTIONS):
+        for other in (call for call in made if call.number < act.number and call.name not in activations.FUNCTIONS):
+            for place, x in enumerate(other.args[:2]):
+                if isinstance(x, torch.Tensor) and x.is_floating_point():
+                    name = other.name.replace("_", " ")
+                    where = f" (on its {('first', 'second')[place]} argument)" if other.name == "add" else ""
+                    text = f"{{me}}: {activations.kind(act)} before the {name}{where}, not after it"
+                    yield text, "activation-order", lambda a=act, o=other, i=place: one.run(_earlier(a, o, i))
+
+
+def _earlier(act: stage.Call, other: stage.Call, place: int) -> stage.Watch:
+    """In which an activation is applied to an argument of an earlier call."""
+
+    def run(call: stage.Call) -> Any:
+        args = list(call.args)
+        args[place] = act.func(args[place].clone(), *act.args[1:], **act.kwargs)
+        return call.func(*args, **call.kwargs)
+
+    return stage.Watch({act.number: lambda call: call.x * 1, other.number: run})
 
 
 def _halves(one: Stage) -> _Attempts:

@@ -334,8 +334,11 @@ def _losses(
     if ours is not None and theirs is not None:
         return ours, theirs, labels
     shapes = list(_output_shapes(looked.traced).values())
-    if labels is not None:
-        if not shapes or len(shapes[0]) != 2:
+    returned = [call.shape for call in looked.record.calls if calls.module_of(call.name) == ""]
+    # Where PyTorch alone returns logits, the shapes are what is wrong, and `levels.shapes` says at which stage.
+    logits = [bool(found) and len(found[0]) == 2 for found in (shapes, returned)]
+    if labels is not None and logits != [False, True]:
+        if not logits[0]:
             raise ParityError(
                 f"labels are of logits [batch, class], and the JAX network returns {[list(s) for s in shapes]}: "
                 "give jax_loss and torch_loss, or leave the labels out"
@@ -344,7 +347,6 @@ def _losses(
         return _jax_cross_entropy, functools.partial(_torch_cross_entropy, order), known
     rng = np.random.default_rng(seed)
     weights = tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    returned = [call.shape for call in looked.record.calls if calls.module_of(call.name) == ""]
     own = [layouts.by_shape(ours, returned[place]) for ours, place in zip(shapes, order, strict=False)]
     return _jax_sum, functools.partial(_torch_sum, order, own), weights
 

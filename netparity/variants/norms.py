@@ -159,12 +159,14 @@ def batch_norm(call: Call) -> Variants:
         return _affine(_standardised(c.x, axes, eps, **how), c["weight"], c["bias"], [1])
 
     if not training:
-        yield Variant("the batch's statistics for the running ones", with_batch, "bn-mode")
+        yield Variant("", with_batch, "bn-mode", "the batch's statistics", "the running ones")
     elif call["running_mean"] is not None:
         yield Variant(
-            "running statistics for the batch's",
+            "",
             lambda c: F.batch_norm(c.x, c["running_mean"], c["running_var"], c["weight"], c["bias"], False, 0.0, eps),
             "bn-mode",
+            "the running statistics",
+            "the batch's",
         )
     if training:
         yield Variant("unbiased variance (n - 1)", functools.partial(with_batch, unbiased=True), "norm-variance")
