@@ -124,6 +124,7 @@ def compare(
     given = ready.inputs
     result = Comparison(len(given[0]) if given[0].ndim else 1, given[0].shape[1:], name=name)
     pair, states = ready.pair, levels.States()
+    result.parents = dict(pair.graph("training" if "training" in modes else "evaluation").parents)
     if state_dict is not None:
         result.checks += prepare.weights(ready, state_dict)
         if result.failures:
@@ -154,7 +155,7 @@ def assert_parity(jax_network: JaxNetwork, module: nn.Module, inputs: Any, **key
     """
     result = compare(jax_network, module, inputs, **keywords)
     if not result.passed:
-        raise AssertionError(f"\n{result}")
+        raise AssertionError(str(result))
 
 
 def finish(name: str, result: Result, out: pathlib.Path | None = None) -> int:

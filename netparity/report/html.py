@@ -7,12 +7,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from netparity.report import sections
+from netparity.report import sections, stages
 from netparity.report.charts import figure_text
 from netparity.report.markup import MARKED, text
 
 # A page that may load nothing at all.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_MANY = 8  # failures: more are folded away
 
 
 def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -27,9 +28,12 @@ def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
     models = report["models"]
     style = pathlib.Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     body = [_verdict(report)]
-    body += [_headline(name, model) for name, model in models.items()]
+    if len(models) > 1:
+        body += [
+            f"<section><h3>{text(n)} {MARKED[m['passed']]}</h3>{_headline(m)}</section>" for n, m in models.items()
+        ]
+    body += [_model(name, model, len(models) == 1) for name, model in models.items()]
     body.append(_environment(report.get("environment", {})))
-    body += [_model(name, model) for name, model in models.items()]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
@@ -48,21 +52,32 @@ def _anchor(name: str) -> str:
 def _verdict(report: Mapping[str, Any]) -> str:
     models = report["models"]
     links = "".join(f'<a href="#{_anchor(name)}">{text(name)}</a>' for name in models)
+    nav = f'<nav aria-label="Networks">{links}</nav>' if len(models) > 1 else ""
     if report["passed"]:
         state, names = "holds", text(", ".join(models))
         verdict = f"<strong>Parity holds</strong>The JAX and the PyTorch program compute the same function: {names}."
     else:
-        reasons = [f"<li>{text(name)}: {text(r)}</li>" for name, model in models.items() for r in _failures(model)]
         state = "fails"
-        verdict = f"<strong>Parity fails</strong><ul>{''.join(reasons) or '<li>see below</li>'}</ul>"
+        verdict = "<strong>Parity fails</strong>" + "".join(_reasons(name, model) for name, model in models.items())
     return (
         "<header><h1>Parity of JAX and PyTorch</h1>"
         '<p class="soft">Errors are relative to the scale of what is compared: largest errors to its largest value, '
         "root-mean-square errors to its root mean square. float64 holds one framework against the other; float32 "
         "holds each against the float64 truth.</p>"
-        f"<nav>{links}</nav></header>"
+        f"{nav}</header>"
         f'<section class="verdict {state}">{verdict}</section>'
     )
+
+
+def _reasons(name: str, model: Mapping[str, Any]) -> str:
+    """Why a model fails: the diagnosis, and all that fails, folded away where that is much; nothing if it passes."""
+    if model["passed"]:
+        return ""
+    lines = _failures(model)
+    listed = f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines) or '<li>see below</li>'}</ul>"
+    if len(lines) > _MANY:
+        listed = f"<details><summary>All {len(lines)} that fail</summary>{listed}</details>"
+    return f"<h2>{text(name)}</h2>{stages.diagnosis(model)}{listed}"
 
 
 def _failures(model: Mapping[str, Any]) -> list[str]:
@@ -84,7 +99,7 @@ def _failures(model: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _headline(name: str, model: Mapping[str, Any]) -> str:
+def _headline(model: Mapping[str, Any]) -> str:
     trajectory, faults = model.get("trajectory"), model.get("faults")
     judged = [r["passed"] for r in model.get("layers") or []]
     judged += [c["passed"] for c in model.get("checks") or [] if c["judged"]]
@@ -102,22 +117,25 @@ def _headline(name: str, model: Mapping[str, Any]) -> str:
         alarms = f"false alarms on {faults['right_programs']} right programs: {faults['false_alarms']}"
         cards.append((score, f"planted faults caught, {faults['located']} located; {alarms}"))
     boxes = "".join(f'<div class="card"><b>{text(figure)}</b><span>{text(n)}</span></div>' for figure, n in cards)
-    mark = MARKED[model["passed"]]
-    return f"<section><h3>{text(name)} {mark}</h3>{_shape(model)}<div class='cards'>{boxes}</div></section>"
+    return f'{_shape(model)}<div class="cards">{boxes}</div>'
 
 
 def _shape(model: Mapping[str, Any]) -> str:
     parts = []
     if model.get("image_shape"):
         parts.append("images " + "×".join(str(n) for n in model["image_shape"]))
-    for key, label in (("batch_size", "batch size"), ("width", "width"), ("steps", "training steps")):
-        if model.get(key) is not None:
+    for key, label, usual in (
+        ("batch_size", "batch size", None),
+        ("width", "width", 1),
+        ("steps", "training steps", 0),
+    ):
+        if model.get(key) not in (None, usual):
             parts.append(f"{label} {model[key]:g}")
     return f'<p class="soft">{text(", ".join(parts))}</p>' if parts else ""
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}×"
+    return "–" if value is None else f"{value:.2f}×" if value < 100 else f"{value:,.0f}×"
 
 
 def _environment(environment: Mapping[str, Any]) -> str:
@@ -132,14 +150,17 @@ def _environment(environment: Mapping[str, Any]) -> str:
     return f"<h2>Environment</h2><dl>{''.join(pairs)}</dl>" if pairs else ""
 
 
-def _model(name: str, model: Mapping[str, Any]) -> str:
-    shown = [f'<h2 id="{_anchor(name)}">{text(name)} {MARKED[model["passed"]]}</h2>']
+def _model(name: str, model: Mapping[str, Any], alone: bool) -> str:
     parts = (
+        ("conventions", stages.conventions),
         ("layers", sections.layers),
+        ("layers", stages.histograms),
         ("trajectory", sections.trajectory),
         ("faults", sections.faults),
         ("checks", sections.checks),
         ("flips", sections.flips),
     )
+    shown = [_headline(model)] if alone else []
+    shown += [stages.graph(model)] if model.get("parents") else []
     shown += [section(model[part]) for part, section in parts if model.get(part)]
-    return f"<section>{''.join(shown)}</section>"
+    return f'<section><h2 id="{_anchor(name)}">{text(name)} {MARKED[model["passed"]]}</h2>{"".join(shown)}</section>'
