@@ -22,7 +22,11 @@ _FLAG = "first difference"
 
 
 def graph_chart(
-    parents: Mapping[str, Sequence[str]], verdicts: Mapping[str, str], first: str | None, title: str
+    parents: Mapping[str, Sequence[str]],
+    verdicts: Mapping[str, str],
+    first: str | None,
+    title: str,
+    anchor: str = "",
 ) -> str:
     """The graph.
 
@@ -31,6 +35,7 @@ def graph_chart(
       verdicts: by stage; what has none is an input.
       first: the stage that differs first.
       title: for readers that cannot see it.
+      anchor: the name by which a link leads to that stage, if it shall have one.
     """
     names = list(dict.fromkeys([*itertools.chain(*parents.values()), *parents]))
     labels = {name: _label(name, verdicts.get(name), name == first) for name in names}
@@ -41,7 +46,8 @@ def graph_chart(
     parts = _lines(found, tops, level)
     for name in names:
         x, y = found.x[name, level[name]] + 1, tops[level[name]]
-        parts.append(_box(labels[name], x, y, widths[name], verdicts.get(name, "input"), name == first))
+        own = f' id="{html.escape(anchor)}"' if anchor and name == first else ""
+        parts.append(_box(labels[name], x, y, widths[name], verdicts.get(name, "input"), name == first, own))
     width, height = found.width + 2, (tops[-1] if tops else 0) + _HIGH + 2
     return (
         f'<svg class="graph" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
@@ -105,11 +111,12 @@ def style(verdict: str) -> str:
     return verdict.replace(" ", "-")
 
 
-def _box(label: str, x: float, y: float, width: float, verdict: str, first: bool) -> str:
+def _box(label: str, x: float, y: float, width: float, verdict: str, first: bool, own: str) -> str:
     corner = 11 if verdict == "input" else 0 if verdict == "failed" else 5
     meaning = VERDICTS[verdict][1] if verdict in VERDICTS else "an input"
+    kind = f"stage {style(verdict)}{' first' if first else ''}"
     return (
-        f'<g class="stage {style(verdict)}{" first" if first else ""}"><title>{html.escape(label)}: {meaning}</title>'
+        f'<g{own} class="{kind}"><title>{html.escape(label)}: {meaning}</title>'
         f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_HIGH:g}" rx="{corner}"/>'
         f'<text x="{x - width / 2 + _PAD:.1f}" y="{y + 15:.1f}">{html.escape(label)}</text></g>'
     )

@@ -10,7 +10,8 @@ from netparity.report.markup import text
 
 _BAR, _TALL, _TOP = 8, 34, 4  # a bar's width, the height of either half, and the margin above
 _HALF = 0.5  # of a unit: the most that correct rounding errs
-_SIDES = (("jax", "JAX", -1), ("torch", "PyTorch", 1))  # its key, its name, and the way its bars go
+# Its key, its name, and the way its bars go.
+_SIDES = (("jax", "▲ JAX", -1), ("torch", "▼ PyTorch", 1))
 
 
 def histogram(name: str, counts: Mapping[str, Sequence[int]]) -> str:
@@ -30,17 +31,15 @@ def histogram(name: str, counts: Mapping[str, Sequence[int]]) -> str:
         parts.append(f'<path class="bar {side}" d="{"".join(bars)}"/>')
     parts.append(f'<path class="axis" d="M0 {middle}H{wide}"/>')
     parts += [
-        f'<text class="side" x="0" y="{y}">{side}</text>' for side, y in (("JAX", _TOP + 9), ("PyTorch", foot - 2))
-    ]
-    parts += [
         f'<text class="tick" text-anchor="middle" x="{_x(edge)}" y="{foot + 12}">{label}</text>'
         for edge, label in ((2.0**-6, "1/64"), (_HALF, "½"), (2.0**4, "16"))
     ]
-    said = [f"{label} {_said(shares[side])}" for side, label, _ in _SIDES]
+    said = [f'<span class="{side}">{label}</span> {text(_said(shares[side]))}' for side, label, _ in _SIDES]
+    broken = text(name).replace(".", ".<wbr/>").replace("_", "_<wbr/>")
     return (
-        f'<figure class="histogram"><figcaption>{text(name)}</figcaption>'
+        f'<figure class="histogram"><figcaption>{broken}</figcaption>'
         f'<svg viewBox="0 0 {wide} {foot + 15}" role="img" aria-label="{html.escape(f"Errors of {name}")}">'
-        f'{"".join(parts)}</svg><p class="soft">{"<br/>".join(map(text, said))}</p></figure>'
+        f'{"".join(parts)}</svg><p class="soft">{"<br/>".join(said)}</p></figure>'
     )
 
 

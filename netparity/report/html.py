@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from netparity.report.markup import MARKED, text
 
 # A page that may load nothing at all.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_MANY = 8  # failures: more are folded away
+_SHOWN = 8  # failures in the verdict; all are in the tables
 
 
 def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -46,12 +45,12 @@ def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
 
 
 def _anchor(name: str) -> str:
-    return html.escape("model-" + "-".join(name.split()))
+    return "model-" + "-".join(name.split())
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
     models = report["models"]
-    links = "".join(f'<a href="#{_anchor(name)}">{text(name)}</a>' for name in models)
+    links = "".join(f'<a href="#{text(_anchor(name))}">{text(name)}</a>' for name in models)
     nav = f'<nav aria-label="Networks">{links}</nav>' if len(models) > 1 else ""
     if report["passed"]:
         state, names = "holds", text(", ".join(models))
@@ -70,14 +69,13 @@ def _verdict(report: Mapping[str, Any]) -> str:
 
 
 def _reasons(name: str, model: Mapping[str, Any]) -> str:
-    """Why a model fails: the diagnosis, and all that fails, folded away where that is much; nothing if it passes."""
+    """Why a model fails: the diagnosis, and what fails, the first of many; nothing if it passes."""
     if model["passed"]:
         return ""
-    lines = _failures(model)
-    listed = f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines) or '<li>see below</li>'}</ul>"
-    if len(lines) > _MANY:
-        listed = f"<details><summary>All {len(lines)} that fail</summary>{listed}</details>"
-    return f"<h2>{text(name)}</h2>{stages.diagnosis(model)}{listed}"
+    lines = _failures(model) or ["see below"]
+    listed = "".join(f"<li>{text(line)}</li>" for line in lines[:_SHOWN])
+    more = f"<p>… and {len(lines) - _SHOWN} more, all marked below.</p>" if len(lines) > _SHOWN else ""
+    return f"<h2>{text(name)}</h2>{stages.diagnosis(model)}<ul>{listed}</ul>{more}"
 
 
 def _failures(model: Mapping[str, Any]) -> list[str]:
@@ -106,7 +104,7 @@ def _headline(model: Mapping[str, Any]) -> str:
     cards = [
         (figure_text(model.get("float64_max_relative_error")), "largest float64 error of any layer or gradient"),
         (_ratio(model.get("float32_error_ratio_jax_over_torch")), "float32 error, JAX over PyTorch, worst layer"),
-        (f"{sum(judged)} of {len(judged)}", "layers and checks within their limits"),
+        (f"{sum(judged):,} of {len(judged):,}", "layers and checks within their limits"),
     ]
     if model.get("trajectory_float64_max_relative_error") is not None:
         note = f"largest float64 error along {len(trajectory['steps'])} training steps" if trajectory else ""
@@ -161,6 +159,8 @@ def _model(name: str, model: Mapping[str, Any], alone: bool) -> str:
         ("flips", sections.flips),
     )
     shown = [_headline(model)] if alone else []
-    shown += [stages.graph(model)] if model.get("parents") else []
+    shown += [stages.graph(model, f"{_anchor(name)}-first")] if model.get("parents") else []
     shown += [section(model[part]) for part, section in parts if model.get(part)]
-    return f'<section><h2 id="{_anchor(name)}">{text(name)} {MARKED[model["passed"]]}</h2>{"".join(shown)}</section>'
+    return (
+        f'<section><h2 id="{text(_anchor(name))}">{text(name)} {MARKED[model["passed"]]}</h2>{"".join(shown)}</section>'
+    )

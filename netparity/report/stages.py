@@ -48,8 +48,13 @@ def _listed(names: Sequence[str], verdicts: Mapping[str, str]) -> str:
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
 
 
-def graph(model: Mapping[str, Any]) -> str:
-    """Who feeds whom, as a chart with a key, and the same as a table to unfold."""
+def graph(model: Mapping[str, Any], anchor: str) -> str:
+    """Who feeds whom, as a chart with a key, and the same as a table to unfold.
+
+    Args:
+      model: what ``report.json`` holds of the network.
+      anchor: the name of a link to the stage that differs first.
+    """
     parents, verdicts = model["parents"], model.get("verdicts") or {}
     first = (model.get("first_divergence") or [None])[0]
     counts = Counter(verdicts.values())
@@ -58,7 +63,10 @@ def graph(model: Mapping[str, Any]) -> str:
         for verdict, (mark, meaning) in VERDICTS.items()
         if counts[verdict]
     )
-    chart = graph_chart(parents, verdicts, first, f"The graph of {len(parents)} stages; the same as a table below")
+    title = f"The graph of {len(parents)} stages; the same as a table below"
+    chart = graph_chart(parents, verdicts, first, title, anchor)
+    if first in parents:
+        keys += f'<a href="#{text(anchor)}">to the first difference</a>'
     worst: dict[str, float] = {}
     for row in model.get("layers") or []:
         if row.get("float64_error") is not None:

@@ -104,6 +104,9 @@ def test_the_graph_shows_every_stage_with_its_verdict_in_shape_and_text(tmp_path
     assert boxes["✗ relu1 — first difference"] == "stage failed first"
     assert boxes["≈ pool1"] == "stage inherited"
     assert boxes["… fc3"] == "stage not-reached"
+    (target,) = (e.attrib["href"] for e in page.iter("a") if _words(e) == "to the first difference")
+    (led_to,) = (e for e in page.iter("g") if e.get("id") == target[1:])
+    assert _words(_first(led_to, "text")) == "✗ relu1 — first difference"
     rows = _tables(page, "stage")[0]
     assert ["✗ differs, fed the same", "relu1", "conv1"] in [row[:3] for row in rows]
     words = _words(page)
@@ -143,7 +146,7 @@ def test_histograms_stand_beside_one_another_and_exact_stages_are_only_named(tmp
     assert heights["jax"] == [-8.5, -17, -34, -17, -6.8, -1.7]
     assert heights["torch"] == [10.2, 17, 32.3, 17, 6.8]
     # The tenth bin is [1/2, 1) of a unit: 2 ** -8 is the second bin's lower edge.
-    assert [_words(figures[0])[-51:]] == ["JAX 50 % exact, 1.0 % > ½PyTorch 51 % exact, 0 % > ½"[-51:]]
+    assert _words(_first(figures[0], "p")) == "▲ JAX 50 % exact, 1.0 % > ½▼ PyTorch 51 % exact, 0 % > ½"
     assert "Exact on both sides: relu1, pool1, relu2" in _words(page)
 
 
