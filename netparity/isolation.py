@@ -150,6 +150,30 @@ def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None)
     return groups_of(merged, pair.jax.network.state, as_tuple(pair.inputs))
 
 
+def torch_parents(pair: Pair, stages: Collection[str], mode: str) -> dict[str, tuple[str, ...]]:
+    """What PyTorch computes some stages from, as far as gradients go, where that is not what JAX computes them from.
+
+    No gradient goes to integer inputs: they are taken to be those of JAX.
+
+    Args:
+      pair: the networks; all their stages are of the same shapes.
+      stages: which.
+      mode: of `MODES`.
+    """
+    graph = pair.graph(mode)
+    fed = {name: np.zeros(shape, np.float32) for name, shape in graph.shapes.items()}
+    masks = pair.masks("float32") if mode == "training" else None
+    theirs = pair.torch.parents(pair.params, pair.inputs, fed, masks)
+    inputs = pair.named_inputs()
+    found = {}
+    for stage in stages:
+        ours = graph.parents[stage]
+        known = {*theirs.get(stage, ()), *(name for name in ours if name in inputs and inputs[name].dtype.kind != "f")}
+        if known != set(ours):
+            found[stage] = tuple(name for name in (*inputs, *graph.parents) if name in known)
+    return found
+
+
 def _contraction_length(pair: Pair, graph: Graph, pools: Mapping[str, tuple[int, int]], key: tuple[str, str]) -> int:
     stage, quantity = key
     sizes = {**{name: x.shape for name, x in pair.named_inputs().items()}, **graph.shapes}

@@ -192,6 +192,7 @@ class Result:
       faults: score of mistakes that were planted to see whether they are found; empty where none were.
       conventions: what the modules' attributes show to differ.
       parents: by stage, what JAX computes it from: other stages, and inputs (``"input"``, or ``"input[0]"`` …).
+      torch_parents: the same of PyTorch, as far as gradients go, by each stage that differs and where it is not the same.
     """
 
     batch_size: int
@@ -208,6 +209,7 @@ class Result:
     faults: dict[str, Any] = dataclasses.field(default_factory=dict)
     conventions: list[Convention] = dataclasses.field(default_factory=list)
     parents: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    torch_parents: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def failures(self) -> list[StageResult | Check]:

@@ -87,6 +87,7 @@ def model(result: Result) -> dict[str, Any]:
         "diagnosis": result.diagnosis,
         "first_divergence": list(result.first_divergence) if result.first_divergence else None,
         "parents": {stage: list(names) for stage, names in result.parents.items()},
+        "torch_parents": {stage: list(names) for stage, names in result.torch_parents.items()},
         "verdicts": result.verdicts,
         "conventions": [dataclasses.asdict(one) for one in result.conventions],
         "ulp_edges": list(measure.ULP_EDGES),

@@ -23,6 +23,7 @@ _FLAG = "first difference"
 
 def graph_chart(
     parents: Mapping[str, Sequence[str]],
+    others: Mapping[str, Sequence[str]],
     verdicts: Mapping[str, str],
     first: str | None,
     title: str,
@@ -31,19 +32,21 @@ def graph_chart(
     """The graph.
 
     Args:
-      parents: by stage, what it is computed from; what is no stage itself is an input.
+      parents: by stage, what JAX computes it from; what is no stage itself is an input.
+      others: by stage, what PyTorch computes it from, where that is something else.
       verdicts: by stage; what has none is an input.
       first: the stage that differs first.
       title: for readers that cannot see it.
       anchor: the name by which a link leads to that stage, if it shall have one.
     """
-    names = list(dict.fromkeys([*itertools.chain(*parents.values()), *parents]))
+    whole = _union(parents, others)
+    names = list(dict.fromkeys([*itertools.chain(*whole.values()), *whole]))
     labels = {name: _label(name, verdicts.get(name), name == first) for name in names}
     widths = {name: len(label) * _LETTER + 2 * _PAD for name, label in labels.items()}
-    found = placed(parents, widths)
+    found = placed(whole, widths)
     tops = _tops(found)
     level = {name: i for i, row in enumerate(found.layers) for name in row}
-    parts = _lines(found, tops, level)
+    parts = _lines(found, tops, level, _single(parents, others))
     for name in names:
         x, y = found.x[name, level[name]] + 1, tops[level[name]]
         own = f' id="{html.escape(anchor)}"' if anchor and name == first else ""
@@ -55,18 +58,67 @@ def graph_chart(
     )
 
 
-def neighbourhood(parents: Mapping[str, Sequence[str]], stage: str, above: int = 3) -> dict[str, tuple[str, ...]]:
+def edge_keys(parents: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]) -> list[str]:
+    """The keys of the lines that only one side has."""
+    kinds = set(_single(parents, others).values())
+    return [
+        f'<span><svg class="key graph" viewBox="0 0 26 14" width="26" height="14" aria-hidden="true">'
+        f'<path class="edge {kind}" d="M0 7H26"/></svg> {label}</span>'
+        for kind, label in (("only-jax", "in JAX alone, as far as gradients go"), ("only-torch", "in PyTorch alone"))
+        if kind in kinds
+    ]
+
+
+def neighbourhood(
+    parents: Mapping[str, Sequence[str]], stage: str, others: Sequence[str] = (), above: int = 3
+) -> dict[str, tuple[str, ...]]:
     """The part of a graph around a stage: what it is computed from, a few steps up, and what it feeds.
+
+    Args:
+      parents: by stage, what it is computed from.
+      stage: the stage.
+      others: what else is to be shown.
+      above: how many steps.
 
     >>> neighbourhood({"a": ["input"], "b": ["a"], "c": ["b"], "d": ["c"], "e": ["d", "a"]}, "c", above=1)
     {'b': (), 'c': ('b',), 'd': ('c',)}
     """
-    kept, edge = {stage}, {stage}
+    kept, edge = {stage, *others}, {stage}
     for _ in range(above):
         edge = {source for name in edge for source in parents.get(name, ())}
         kept |= edge
     kept |= {name for name, sources in parents.items() if stage in sources}
     return {name: tuple(one for one in sources if one in kept) for name, sources in parents.items() if name in kept}
+
+
+def _union(parents: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The edges of both sides, less those of PyTorch's that would close a circle."""
+    whole = {name: list(sources) for name, sources in parents.items()}
+    for name, sources in others.items():
+        for source in sources:
+            if name in whole and source not in whole[name] and name not in _ancestors(whole, source):
+                whole[name].append(source)
+    return whole
+
+
+def _ancestors(parents: Mapping[str, Sequence[str]], name: str) -> set[str]:
+    """A stage and all that it is computed from."""
+    found, edge = {name}, [name]
+    while edge:
+        new = [source for source in parents.get(edge.pop(), ()) if source not in found]
+        found.update(new)
+        edge += new
+    return found
+
+
+def _single(parents: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], str]:
+    """The edges that only one side has, from and to, by their class in the style sheet."""
+    found = {}
+    for name, sources in others.items():
+        ours = parents.get(name, ())
+        found |= {(source, name): "only-torch" for source in sources if source not in ours}
+        found |= {(source, name): "only-jax" for source in ours if source not in sources}
+    return found
 
 
 def _label(name: str, verdict: str | None, first: bool) -> str:
@@ -88,13 +140,17 @@ def _tops(found: Layout) -> list[float]:
     return tops[: len(found.layers)]
 
 
-def _lines(found: Layout, tops: Sequence[float], level: Mapping[str, int]) -> list[str]:
+def _lines(
+    found: Layout, tops: Sequence[float], level: Mapping[str, int], single: Mapping[tuple[str, str], str]
+) -> list[str]:
     """The lines from each stage, through waypoints, to all that it feeds: what they share is drawn once."""
-    segments: dict[str, dict[tuple[Place, Place], None]] = {}
+    segments: dict[tuple[str, str], dict[tuple[Place, Place], None]] = {}
     for line in found.lines:
-        segments.setdefault(line[0][0], {}).update(dict.fromkeys(itertools.pairwise(line)))
+        source, target = line[0][0], line[-1][0]
+        kind = single.get((source, target), "")
+        segments.setdefault((source, kind), {}).update(dict.fromkeys(itertools.pairwise(line)))
     paths = []
-    for own in segments.values():
+    for (_, kind), own in segments.items():
         path = ""
         for upper, lower in own:
             x, y = found.x[upper] + 1, tops[upper[1]] + _HIGH
@@ -102,7 +158,7 @@ def _lines(found: Layout, tops: Sequence[float], level: Mapping[str, int]) -> li
             half, end = (y + top) / 2, top if level[lower[0]] == lower[1] else top + _HIGH
             bend = f"C{x:.1f} {half:.1f} {to:.1f} {half:.1f} {to:.1f} {top:.1f}" if abs(to - x) > _BENT else ""
             path += f"M{x:.1f} {y:.1f}{bend}" + (f"V{end:.1f}" if end > top or not bend else "")
-        paths.append(f'<path class="edge" d="{path}"/>')
+        paths.append(f'<path class="{f"edge {kind}".strip()}" d="{path}"/>')
     return paths
 
 

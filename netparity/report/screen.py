@@ -74,6 +74,9 @@ def _diagnosis(result: Result) -> list[str]:
         verdicts = result.verdicts
         known = [f"{one} ({_FOUND[verdicts[one]] if one in verdicts else 'an input'})" for one in result.parents[stage]]
         lines.append(f"computed from: {', '.join(known)}")
+    if stage in result.torch_parents:
+        theirs = ", ".join(result.torch_parents[stage]) or "nothing that is compared"
+        lines.append(f"in PyTorch, as far as gradients go, computed from: {theirs}")
     return [*lines, ""]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netparity.report.charts import figure_text
-from netparity.report.graph_chart import VERDICTS, graph_chart, neighbourhood, style
+from netparity.report.graph_chart import VERDICTS, edge_keys, graph_chart, neighbourhood, style
 from netparity.report.histograms import histogram, is_exact
 from netparity.report.markup import place, region, table, text
 
@@ -33,8 +33,13 @@ def diagnosis(model: Mapping[str, Any]) -> str:
     parents, verdicts = model.get("parents") or {}, model.get("verdicts") or {}
     if parents.get(stage):
         parts.append(f"<p>It is computed from {_listed(parents[stage], verdicts)}.</p>")
+    others = model.get("torch_parents") or {}
+    if stage in others:
+        theirs = _listed(others[stage], verdicts) if others[stage] else "nothing that is compared"
+        parts.append(f"<p>In PyTorch, as far as gradients go, it is computed from {theirs}.</p>")
     if stage in parents and len(parents) > _SMALL:
-        around = graph_chart(neighbourhood(parents, stage), verdicts, stage, f"The graph around {stage}")
+        kept = neighbourhood(parents, stage, others.get(stage, ()))
+        around = graph_chart(kept, others, verdicts, stage, f"The graph around {stage}")
         parts.append(region(around, f"The graph around {stage}", "graph-box"))
     return f'<div class="diagnosis">{"".join(parts)}</div>'
 
@@ -64,7 +69,9 @@ def graph(model: Mapping[str, Any], anchor: str) -> str:
         if counts[verdict]
     )
     title = f"The graph of {len(parents)} stages; the same as a table below"
-    chart = graph_chart(parents, verdicts, first, title, anchor)
+    others = model.get("torch_parents") or {}
+    chart = graph_chart(parents, others, verdicts, first, title, anchor)
+    keys += "".join(edge_keys(parents, others))
     if first in parents:
         keys += f'<a href="#{text(anchor)}">to the first difference</a>'
     worst: dict[str, float] = {}

@@ -91,6 +91,7 @@ def _model() -> dict[str, Any]:
         "layers": layers,
         "checks": checks,
         "parents": {stage: [before] for before, stage in itertools.pairwise(("input", *_STAGES))},
+        "torch_parents": {},
         "verdicts": dict.fromkeys(_STAGES, "passed"),
         "first_divergence": None,
         "diagnosis": None,

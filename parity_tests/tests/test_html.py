@@ -114,9 +114,29 @@ def test_the_graph_shows_every_stage_with_its_verdict_in_shape_and_text(tmp_path
     assert "≈ agrees by itself, is fed what differs: 17" in words
 
 
+def test_a_line_that_one_side_has_alone_is_marked_and_named(tmp_path):
+    report = failing_report()
+    report["models"]["cifar10"]["torch_parents"] = {"relu1": ["input", "conv1"], "pool1": ["conv1"]}
+    page = _page(report, tmp_path)
+    words = _words(page)
+    assert "In PyTorch, as far as gradients go, it is computed from input (an input) and conv1 (agrees)." in words
+    chart = next(e for e in page.iter("svg") if str(e.get("aria-label")).startswith("The graph of 20 stages"))
+    lines = [e.attrib["class"] for e in chart.iter("path")]
+    assert lines.count("edge only-torch") == 2  # from input to relu1, from conv1 to pool1
+    assert lines.count("edge only-jax") == 1  # from relu1 to pool1
+    assert "in PyTorch alone" in words
+    assert "in JAX alone" in words
+
+
+def test_a_line_that_would_close_a_circle_is_left_out():
+    parents = {"a": ["input"], "b": ["a"]}
+    chart = graph_chart(parents, {"a": ["input", "b"]}, dict.fromkeys(parents, "failed"), "a", "a graph")
+    assert len(list(ET.fromstring(chart).iter("path"))) == 2
+
+
 def test_a_line_that_skips_stages_runs_beside_them():
     parents = {"conv": ["input"], "bn": ["conv"], "relu": ["bn"], "sum": ["relu", "input"]}
-    svg = ET.fromstring(graph_chart(parents, dict.fromkeys(parents, "passed"), None, "a graph"))
+    svg = ET.fromstring(graph_chart(parents, {}, dict.fromkeys(parents, "passed"), None, "a graph"))
     boxes = {}
     for group in svg.iter("g"):
         rect = {key: float(_first(group, "rect").attrib[key]) for key in ("x", "y", "width", "height")}

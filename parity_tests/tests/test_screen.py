@@ -124,13 +124,15 @@ def _dense(scale: float) -> netparity.JaxNetwork:
 
 
 class _Dense(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, skip: float = 0.0) -> None:
         super().__init__()
+        self.skip = skip
         self.hidden = nn.Sequential(nn.Linear(5, 7, bias=False), nn.Tanh())
         self.logits = nn.Linear(7, 3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.logits(self.hidden(x))
+        hidden = self.hidden(x)
+        return self.logits(hidden + x.mean(1, keepdim=True) * self.skip if self.skip else hidden)
 
 
 def test_a_comparison_knows_who_feeds_whom_and_how_its_float32_errors_are_spread(tmp_path):
@@ -149,3 +151,15 @@ def test_a_comparison_knows_who_feeds_whom_and_how_its_float32_errors_are_spread
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("first diverging stage: hidden (output); ")
     assert lines[1] == "computed from: input (an input)"
+
+
+def test_a_connection_that_one_side_lacks_is_named():
+    x = np.random.default_rng(1).standard_normal((4, 5)).astype(np.float32)
+    stages = {"hidden": "hidden", "logits": "logits"}
+    result = netparity.compare(_dense(1.0), _Dense(skip=0.5), x, stages=stages, dtypes=["float64"])
+    assert result.torch_parents == {"logits": ("input", "hidden")}
+    lines = str(result).splitlines()
+    assert lines[1:3] == [
+        "computed from: hidden (agrees)",
+        "in PyTorch, as far as gradients go, computed from: input, hidden",
+    ]
