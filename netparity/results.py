@@ -192,7 +192,7 @@ class Result:
       faults: score of mistakes that were planted to see whether they are found; empty where none were.
       conventions: what the modules' attributes show to differ.
       parents: by stage, what JAX computes it from: other stages, and inputs (``"input"``, or ``"input[0]"`` …).
-      torch_parents: the same of PyTorch, as far as gradients go, by each stage that differs and where it is not the same.
+      torch_parents: the same of PyTorch, as far as gradients go, by stage that differs, where it is not the same.
     """
 
     batch_size: int

@@ -113,7 +113,7 @@ def _ancestors(parents: Mapping[str, Sequence[str]], name: str) -> set[str]:
 
 def _single(parents: Mapping[str, Sequence[str]], others: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], str]:
     """The edges that only one side has, from and to, by their class in the style sheet."""
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for name, sources in others.items():
         ours = parents.get(name, ())
         found |= {(source, name): "only-torch" for source in sources if source not in ours}
