@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from netparity.report import sections, stages
@@ -38,8 +38,9 @@ def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'
         f"<title>Parity of JAX and PyTorch</title><style>\n{style}</style></head>\n<body>\n"
+        + f"{_header(models)}\n<main>\n"
         + "\n".join(body)
-        + "\n</body></html>\n"
+        + "\n</main></body></html>\n"
     )
     path.write_text(page, encoding="utf-8")
 
@@ -48,24 +49,26 @@ def _anchor(name: str) -> str:
     return "model-" + "-".join(name.split())
 
 
+def _header(names: Iterable[str]) -> str:
+    links = [f'<a href="#{text(_anchor(name))}">{text(name)}</a>' for name in names]
+    nav = f'<nav aria-label="Networks">{"".join(links)}</nav>' if len(links) > 1 else ""
+    return (
+        "<header><h1>Parity of JAX and PyTorch</h1>"
+        '<p class="soft">Errors are relative to the scale of what is compared: largest errors to its largest value, '
+        "root-mean-square errors to its root mean square. float64 holds one framework against the other; float32 "
+        f"holds each against the float64 truth.</p>{nav}</header>"
+    )
+
+
 def _verdict(report: Mapping[str, Any]) -> str:
     models = report["models"]
-    links = "".join(f'<a href="#{text(_anchor(name))}">{text(name)}</a>' for name in models)
-    nav = f'<nav aria-label="Networks">{links}</nav>' if len(models) > 1 else ""
     if report["passed"]:
         state, names = "holds", text(", ".join(models))
         verdict = f"<strong>Parity holds</strong>The JAX and the PyTorch program compute the same function: {names}."
     else:
         state = "fails"
         verdict = "<strong>Parity fails</strong>" + "".join(_reasons(name, model) for name, model in models.items())
-    return (
-        "<header><h1>Parity of JAX and PyTorch</h1>"
-        '<p class="soft">Errors are relative to the scale of what is compared: largest errors to its largest value, '
-        "root-mean-square errors to its root mean square. float64 holds one framework against the other; float32 "
-        "holds each against the float64 truth.</p>"
-        f"{nav}</header>"
-        f'<section class="verdict {state}">{verdict}</section>'
-    )
+    return f'<section class="verdict {state}">{verdict}</section>'
 
 
 def _reasons(name: str, model: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def place(row: Mapping[str, Any]) -> str:
 
 def region(content: str, label: str, style: str = "scroll") -> str:
     """A box that scrolls by itself, with the keyboard too."""
-    return f'<div class="{style}" role="region" tabindex="0" aria-label="{html.escape(label)}">{content}</div>'
+    return f'<div class="{style}" role="group" tabindex="0" aria-label="{html.escape(label)}">{content}</div>'
 
 
 def table(

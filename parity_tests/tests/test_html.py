@@ -49,7 +49,9 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 
 def test_the_verdict_comes_first(tmp_path):
-    holds, fails = (_words(_first(_page(r, tmp_path), "body/section")) for r in (synthetic_report(), failing_report()))
+    holds, fails = (
+        _words(_first(_page(r, tmp_path), "body/main/section")) for r in (synthetic_report(), failing_report())
+    )
     assert holds.startswith("Parity holds")
     assert fails.startswith("Parity fails")
     for reason in (
@@ -174,7 +176,7 @@ def test_what_scrolls_can_be_reached_by_the_keyboard_and_has_a_name(tmp_path):
     page = _page(failing_report(), tmp_path)
     boxes = [e for e in page.iter("div") if e.get("class") in ("scroll", "wide", "graph-box")]
     assert len(boxes) > 20
-    assert all((e.get("tabindex"), e.get("role")) == ("0", "region") and e.get("aria-label") for e in boxes)
+    assert all((e.get("tabindex"), e.get("role")) == ("0", "group") and e.get("aria-label") for e in boxes)
     assert all(e.get("aria-label") or e.get("aria-hidden") for e in page.iter("svg"))
 
 
@@ -183,7 +185,7 @@ def test_many_rows_are_folded_away_but_for_the_worst(tmp_path):
     model = report["models"]["cifar10"]
     model["layers"] *= 3
     page = _page(report, tmp_path)
-    section = page.findall("body/section")[3]
+    section = page.findall("body/main/section")[3]
     charts = [e for e in section.iter("div") if e.get("class") == "wide"]
     assert charts[0].attrib["aria-label"] == "Nearest to their limits, or beyond"
     labels = [_words(e) for e in charts[0].iter("text") if "label" in e.attrib["class"]]
