@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import arguments, jax_side, levels, lockstep, prepare, repro, stage, state, torch_side
+from netparity import arguments, isolation, jax_side, levels, lockstep, prepare, repro, stage, state, torch_side
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
@@ -154,6 +154,8 @@ def compare(
     result = Comparison(len(given[0]) if given[0].ndim else 1, given[0].shape[1:], name=name)
     pair, states = ready.pair, levels.States()
     result.pair = pair
+    mode = "training" if "training" in modes else "evaluation"
+    result.parents = dict(pair.graph(mode).parents)
     if state_dict is not None:
         result.checks += prepare.weights(ready, state_dict)
         if result.failures:
@@ -172,6 +174,8 @@ def compare(
         result.checks += checks
     if result.failures:
         result.diagnosis = describe(result.failures[0], pair)
+        wrong = [stage for stage, verdict in result.verdicts.items() if verdict == "failed"]
+        result.torch_parents = isolation.torch_parents(pair, wrong, mode) if result.layers else {}
     return result
 
 
@@ -184,7 +188,7 @@ def assert_parity(jax_network: JaxNetwork, module: nn.Module, inputs: Any, **key
     """
     result = compare(jax_network, module, inputs, **keywords)
     if not result.passed:
-        raise AssertionError(f"\n{result}")
+        raise AssertionError(str(result))
 
 
 def finish(name: str, result: Result, out: pathlib.Path | None = None) -> int:

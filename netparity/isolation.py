@@ -11,9 +11,9 @@ import numpy as np
 from netparity import bounds
 from netparity.graph import Graph
 from netparity.jax_side import Groups, Isolated, as_tuple, groups_of
-from netparity.measure import Error, error, require_same_names
+from netparity.measure import Error, error, require_same_names, ulp_histogram
 from netparity.pairs import DTYPES, Fed, Pair
-from netparity.results import StageResult
+from netparity.results import Histogram, StageResult
 
 
 def modal(pair: Pair, fed: Fed) -> set[str]:
@@ -43,6 +43,7 @@ def layers(
     by_dtype: dict[str, dict[tuple[str, str], tuple[Error, Error, tuple[int, ...]]]] = {}
     exact = None  # what the JAX side gives in float64, if that was asked for
     truth: dict[tuple[str, str], np.ndarray] = {}
+    histograms: dict[tuple[str, str], Histogram] = {}
     for dtype in DTYPES:
         if dtype not in dtypes:
             continue
@@ -61,6 +62,12 @@ def layers(
             key: (_error(jax[key], true, fed, key), _error(torch[key], true, fed, key), true.shape)
             for key, true in truth.items()
         }
+        if dtype == "float32":
+            histograms = {
+                key: Histogram(ulp_histogram(jax[key], true), ulp_histogram(torch[key], true))
+                for key, true in truth.items()
+                if key[1] == "output"
+            }
     explained = _explained(pair, fed, exact, members, mode) if "float32" in dtypes else {}
     rows = []
     for key in next(iter(by_dtype.values())):
@@ -82,6 +89,7 @@ def layers(
                 float32_jax_rms=jax_error.rms,
                 float32_torch_max=torch_error.max,
                 float32_torch_rms=torch_error.rms,
+                histogram=histograms.get(key),
             )
         rows.append(row)
     doubtful = {(row.stage, row.quantity) for row in rows if _doubtful(row)}
@@ -140,6 +148,30 @@ def groups(pair: Pair, fed: Fed, mode: str, only: Collection[str] | None = None)
     }
     merged = dataclasses.replace(graph, parents=parents)
     return groups_of(merged, pair.jax.network.state, as_tuple(pair.inputs))
+
+
+def torch_parents(pair: Pair, stages: Collection[str], mode: str) -> dict[str, tuple[str, ...]]:
+    """What PyTorch computes some stages from, as far as gradients go, where that is not what JAX computes them from.
+
+    No gradient goes to integer inputs: they are taken to be those of JAX.
+
+    Args:
+      pair: the networks; all their stages are of the same shapes.
+      stages: which.
+      mode: of `MODES`.
+    """
+    graph = pair.graph(mode)
+    fed = {name: np.zeros(shape, np.float32) for name, shape in graph.shapes.items()}
+    masks = pair.masks("float32") if mode == "training" else None
+    theirs = pair.torch.parents(pair.params, pair.inputs, fed, masks)
+    inputs = pair.named_inputs()
+    found = {}
+    for stage in stages:
+        ours = graph.parents[stage]
+        known = {*theirs.get(stage, ()), *(name for name in ours if name in inputs and inputs[name].dtype.kind != "f")}
+        if known != set(ours):
+            found[stage] = tuple(name for name in (*inputs, *graph.parents) if name in known)
+    return found
 
 
 def _contraction_length(pair: Pair, graph: Graph, pools: Mapping[str, tuple[int, int]], key: tuple[str, str]) -> int:

@@ -15,7 +15,7 @@ from netparity.isolation import layers, modal
 from netparity.jax_side import Inputs, as_tuple
 from netparity.measure import Arrays, error, require_same_names
 from netparity.pairs import DTYPES, Pair, feed, owners
-from netparity.results import Check, Flips, StageResult, check, failures, reported
+from netparity.results import NEVER_REACHED, Check, Flips, StageResult, check, failures, reported
 
 _CHANCE = 1e-6  # that a mask of single values looks like one of whole channels
 _AMPLIFIED = 10.0  # times what moving everything by one unit in the last place does to a number
@@ -102,7 +102,7 @@ def shapes(pair: Pair) -> Iterator[Check]:
             return
     for name in found:
         if name not in reference:
-            yield Check("shapes", name, name, False, note="PyTorch never gets there")
+            yield Check("shapes", name, name, False, note=NEVER_REACHED)
             continue
         same = found[name] == reference[name]
         note = "" if same else f"JAX {list(found[name])}, PyTorch {list(reference[name])}"

@@ -15,6 +15,9 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
+# Between the bins of a histogram of errors, in units in the last place.
+ULP_EDGES = tuple(2.0**power for power in range(-8, 9))
+
 
 class ParityError(Exception):
     """Two sides cannot be compared; the message lists every name or shape that does not match."""
@@ -73,6 +76,35 @@ def error(found: np.ndarray, truth: np.ndarray, scale: float | None = None) -> E
     rms = worst / scale * float(np.sqrt(np.mean((difference / worst) ** 2) / np.mean((truth / scale) ** 2)))
     unit = eps * 2.0 ** math.floor(math.log2(scale))
     return Error(worst / scale, rms, worst / unit)
+
+
+def ulp_histogram(found: np.ndarray, truth: np.ndarray) -> tuple[int, ...]:
+    """How many numbers err by how much, in units in the last place (float32) of the largest true magnitude.
+
+    One unit for the whole array: in units of each number's own last place, a small difference of large numbers would
+    count as an enormous error.
+
+    Args:
+      found: float32.
+      truth: float64, of the same shape.
+
+    Returns:
+      counts: of exactly right numbers; of errors below the first of `ULP_EDGES`; from each edge to the next; from the
+      last edge on, and of what is not finite.
+
+    >>> ulp_histogram(np.array([1.5, 1.0, 0.0], np.float32), np.array([1.5, 1.0 - 3 * 2.0**-24, 0.0]))[:2]
+    (2, 0)
+    """
+    difference = np.abs(found.astype(np.float64) - truth)
+    scale = float(np.abs(truth).max(initial=0))
+    finite = np.isfinite(difference)
+    if scale == 0 or not math.isfinite(scale):  # no unit
+        place = np.where(difference == 0, 0, len(ULP_EDGES) + 1)
+    else:
+        unit = float(np.finfo(np.float32).eps) * 2.0 ** math.floor(math.log2(scale))
+        place = np.searchsorted(ULP_EDGES, np.where(finite, difference / unit, np.inf), side="right") + 1
+        place[difference == 0] = 0
+    return tuple(int(n) for n in np.bincount(place.ravel(), minlength=len(ULP_EDGES) + 2))
 
 
 def max_error(found: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> float:

@@ -9,6 +9,21 @@ from typing import Any
 
 from netparity import bounds
 
+# What a check of shapes says of the stages after one that PyTorch cannot go on from.
+NEVER_REACHED = "PyTorch never gets there"
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """How many numbers of a stage's output err by how much in float32; the bins are `netparity.measure.ULP_EDGES`'s.
+
+    Attributes:
+      jax, torch: counts by bin, each side against the float64 truth.
+    """
+
+    jax: tuple[int, ...]
+    torch: tuple[int, ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class StageResult:
@@ -26,6 +41,7 @@ class StageResult:
       float32_simulated_rms: what rounding alone explains (see `netparity.rounding`), where that was simulated.
       contraction_length, bound: see `netparity.bounds`.
       mode: ``"training"`` or ``"evaluation"``.
+      histogram: of the float32 errors of both sides (outputs only).
     """
 
     stage: str
@@ -41,6 +57,7 @@ class StageResult:
     float32_torch_rms: float | None = None
     float32_simulated_rms: float | None = None
     mode: str = "training"
+    histogram: Histogram | None = None
 
     @property
     def rms_ratio(self) -> float | None:
@@ -174,6 +191,8 @@ class Result:
         forward passes in float32 agree up to there.
       faults: score of mistakes that were planted to see whether they are found; empty where none were.
       conventions: what the modules' attributes show to differ.
+      parents: by stage, what JAX computes it from: other stages, and inputs (``"input"``, or ``"input[0]"`` …).
+      torch_parents: the same of PyTorch, as far as gradients go, by stage that differs, where it is not the same.
     """
 
     batch_size: int
@@ -189,6 +208,8 @@ class Result:
     minimum_tolerance: dict[str, float] = dataclasses.field(default_factory=dict)
     faults: dict[str, Any] = dataclasses.field(default_factory=dict)
     conventions: list[Convention] = dataclasses.field(default_factory=list)
+    parents: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    torch_parents: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def failures(self) -> list[StageResult | Check]:
@@ -203,6 +224,31 @@ class Result:
             return None
         first = self.failures[0]
         return first.stage, first.quantity if isinstance(first, StageResult) else first.name
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By stage, what was found of it, in the order of the network.
+
+        ``"passed"``; ``"failed"``: it differs when both sides are fed the same, or is the first to differ at all;
+        ``"inherited"``: it agrees when both are fed the same, and its output differs in the whole pass;
+        ``"not reached"``: none of its numbers were compared, since the comparison ended before. Gradients of the whole
+        pass tell nothing of a stage: they differ in all that come before one that fails.
+        """
+        compared = {row.stage for row in self.layers}
+        alone = {row.stage for row in failures(self.layers)}
+        checks = [one for one in self.checks if not one.passed and one.note != NEVER_REACHED]
+        alone |= {one.stage for one in checks if one.level not in ("forward", "gradients")}
+        alone |= {self.first_divergence[0]} if self.first_divergence else set()
+        inherited = {one.stage for one in checks if one.level == "forward"}
+        found = {}
+        for stage in self.parents or dict.fromkeys(row.stage for row in self.layers):
+            if stage in alone:
+                found[stage] = "failed"
+            elif stage in inherited:
+                found[stage] = "inherited"
+            else:
+                found[stage] = "passed" if stage in compared else "not reached"
+        return found
 
     @property
     def passed(self) -> bool:

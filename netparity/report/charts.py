@@ -7,7 +7,8 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-_LABEL, _ZERO, _PLOT, _MARGIN = 104, 44, 376, 14  # widths in a dot chart, from left to right
+_LABEL, _ZERO, _PLOT, _MARGIN = 104, 44, 376, 14  # widths in a dot chart, from left to right; labels at least
+_LETTER = 6.4  # the usual width of a letter at 12 pixels
 _ROW, _AXIS = 17, 22
 
 
@@ -98,28 +99,32 @@ def dot_chart(
     """A row of marks for each thing that was measured.
 
     Args:
-      title: above the chart.
+      title: for readers that cannot see it.
       rows: a label, whether it passed, and the values by series name; None is not drawn.
       series: in drawing order.
       span: first and last power of ten of the axis.
     """
-    bottom = 24 + _ROW * len(rows)
-    start = _LABEL + _ZERO
-    scale = LogScale(*span, start=start, end=start + _PLOT, zero=_LABEL + 12)
-    parts = [f'<text class="title" x="0" y="12">{html.escape(title)}</text>']
+    top = 6
+    bottom = top + _ROW * len(rows)
+    wide = max(
+        [_LABEL, *(20 + _LETTER * (len(label) if passed else 1.15 * len(label) + 2) for label, passed, _ in rows)]
+    )
+    start = wide + _ZERO
+    scale = LogScale(*span, start=start, end=start + _PLOT, zero=wide + 12)
+    parts = []
     for power in scale.ticks():
         x = scale(10.0**power)
-        parts.append(f'<path class="grid" d="M{x:.1f} 20V{bottom}"/>')
+        parts.append(f'<path class="grid" d="M{x:.1f} {top - 4}V{bottom}"/>')
         parts.append(_power(power, x, bottom + 15, "middle"))
     parts.append(f'<text class="tick" text-anchor="middle" x="{scale.zero:.1f}" y="{bottom + 15}">0</text>')
     for index, (label, passed, values) in enumerate(rows):
-        y = 24 + _ROW * (index + 0.5)
+        y = top + _ROW * (index + 0.5)
         shown = [(s, v) for s in series if (v := values.get(s.name)) is not None]
         style, text = ("label", label) if passed else ("label fail", f"✗ {label}")
         parts.append(
-            f'<text class="{style}" text-anchor="end" x="{_LABEL - 8}" y="{y + 4:.1f}">{html.escape(text)}</text>'
+            f'<text class="{style}" text-anchor="end" x="{wide - 8:g}" y="{y + 4:.1f}">{html.escape(text)}</text>'
         )
-        parts.append(f'<path class="row" d="M{_LABEL} {y:.1f}H{start + _PLOT}"/>')
+        parts.append(f'<path class="row" d="M{wide:g} {y:.1f}H{start + _PLOT:g}"/>')
         parts += [_mark(s, scale(v), y, f"{label}: {s.name} {figure_text(v)}") for s, v in shown]
     return _svg(start + _PLOT + _MARGIN, bottom + _AXIS, title, parts)
 
@@ -187,5 +192,5 @@ def _power(power: int, x: float, y: float, anchor: str) -> str:
 def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(title)}" '
-        f'style="max-width:{width * 1.1:.0f}px">{"".join(parts)}</svg>'
+        f'style="max-width:{width * 1.1:.0f}px;min-width:{width * 0.62:.0f}px">{"".join(parts)}</svg>'
     )

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from netparity import bounds
+from netparity import bounds, measure
 from netparity.report import html
 from netparity.results import Result, StageResult
 
@@ -85,6 +85,12 @@ def model(result: Result) -> dict[str, Any]:
         if track
         else None,
         "diagnosis": result.diagnosis,
+        "first_divergence": list(result.first_divergence) if result.first_divergence else None,
+        "parents": {stage: list(names) for stage, names in result.parents.items()},
+        "torch_parents": {stage: list(names) for stage, names in result.torch_parents.items()},
+        "verdicts": result.verdicts,
+        "conventions": [dataclasses.asdict(one) for one in result.conventions],
+        "ulp_edges": list(measure.ULP_EDGES),
         "minimum_tolerance": result.minimum_tolerance or None,
         "faults": result.faults or None,
     }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import html
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from netparity.report import sections
+from netparity.report import sections, stages
 from netparity.report.charts import figure_text
 from netparity.report.markup import MARKED, text
 
 # A page that may load nothing at all.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_SHOWN = 8  # failures in the verdict; all are in the tables
 
 
 def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -27,42 +27,58 @@ def write_html(report: Mapping[str, Any], path: pathlib.Path) -> None:
     models = report["models"]
     style = pathlib.Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     body = [_verdict(report)]
-    body += [_headline(name, model) for name, model in models.items()]
+    if len(models) > 1:
+        body += [
+            f"<section><h3>{text(n)} {MARKED[m['passed']]}</h3>{_headline(m)}</section>" for n, m in models.items()
+        ]
+    body += [_model(name, model, len(models) == 1) for name, model in models.items()]
     body.append(_environment(report.get("environment", {})))
-    body += [_model(name, model) for name, model in models.items()]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'
         f"<title>Parity of JAX and PyTorch</title><style>\n{style}</style></head>\n<body>\n"
+        + f"{_header(models)}\n<main>\n"
         + "\n".join(body)
-        + "\n</body></html>\n"
+        + "\n</main></body></html>\n"
     )
     path.write_text(page, encoding="utf-8")
 
 
 def _anchor(name: str) -> str:
-    return html.escape("model-" + "-".join(name.split()))
+    return "model-" + "-".join(name.split())
 
 
-def _verdict(report: Mapping[str, Any]) -> str:
-    models = report["models"]
-    links = "".join(f'<a href="#{_anchor(name)}">{text(name)}</a>' for name in models)
-    if report["passed"]:
-        state, names = "holds", text(", ".join(models))
-        verdict = f"<strong>Parity holds</strong>The JAX and the PyTorch program compute the same function: {names}."
-    else:
-        reasons = [f"<li>{text(name)}: {text(r)}</li>" for name, model in models.items() for r in _failures(model)]
-        state = "fails"
-        verdict = f"<strong>Parity fails</strong><ul>{''.join(reasons) or '<li>see below</li>'}</ul>"
+def _header(names: Iterable[str]) -> str:
+    links = [f'<a href="#{text(_anchor(name))}">{text(name)}</a>' for name in names]
+    nav = f'<nav aria-label="Networks">{"".join(links)}</nav>' if len(links) > 1 else ""
     return (
         "<header><h1>Parity of JAX and PyTorch</h1>"
         '<p class="soft">Errors are relative to the scale of what is compared: largest errors to its largest value, '
         "root-mean-square errors to its root mean square. float64 holds one framework against the other; float32 "
-        "holds each against the float64 truth.</p>"
-        f"<nav>{links}</nav></header>"
-        f'<section class="verdict {state}">{verdict}</section>'
+        f"holds each against the float64 truth.</p>{nav}</header>"
     )
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    models = report["models"]
+    if report["passed"]:
+        state, names = "holds", text(", ".join(models))
+        verdict = f"<strong>Parity holds</strong>The JAX and the PyTorch program compute the same function: {names}."
+    else:
+        state = "fails"
+        verdict = "<strong>Parity fails</strong>" + "".join(_reasons(name, model) for name, model in models.items())
+    return f'<section class="verdict {state}">{verdict}</section>'
+
+
+def _reasons(name: str, model: Mapping[str, Any]) -> str:
+    """Why a model fails: the diagnosis, and what fails, the first of many; nothing if it passes."""
+    if model["passed"]:
+        return ""
+    lines = _failures(model) or ["see below"]
+    listed = "".join(f"<li>{text(line)}</li>" for line in lines[:_SHOWN])
+    more = f"<p>… and {len(lines) - _SHOWN} more, all marked below.</p>" if len(lines) > _SHOWN else ""
+    return f"<h2>{text(name)}</h2>{stages.diagnosis(model)}<ul>{listed}</ul>{more}"
 
 
 def _failures(model: Mapping[str, Any]) -> list[str]:
@@ -84,14 +100,14 @@ def _failures(model: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _headline(name: str, model: Mapping[str, Any]) -> str:
+def _headline(model: Mapping[str, Any]) -> str:
     trajectory, faults = model.get("trajectory"), model.get("faults")
     judged = [r["passed"] for r in model.get("layers") or []]
     judged += [c["passed"] for c in model.get("checks") or [] if c["judged"]]
     cards = [
         (figure_text(model.get("float64_max_relative_error")), "largest float64 error of any layer or gradient"),
         (_ratio(model.get("float32_error_ratio_jax_over_torch")), "float32 error, JAX over PyTorch, worst layer"),
-        (f"{sum(judged)} of {len(judged)}", "layers and checks within their limits"),
+        (f"{sum(judged):,} of {len(judged):,}", "layers and checks within their limits"),
     ]
     if model.get("trajectory_float64_max_relative_error") is not None:
         note = f"largest float64 error along {len(trajectory['steps'])} training steps" if trajectory else ""
@@ -102,22 +118,25 @@ def _headline(name: str, model: Mapping[str, Any]) -> str:
         alarms = f"false alarms on {faults['right_programs']} right programs: {faults['false_alarms']}"
         cards.append((score, f"planted faults caught, {faults['located']} located; {alarms}"))
     boxes = "".join(f'<div class="card"><b>{text(figure)}</b><span>{text(n)}</span></div>' for figure, n in cards)
-    mark = MARKED[model["passed"]]
-    return f"<section><h3>{text(name)} {mark}</h3>{_shape(model)}<div class='cards'>{boxes}</div></section>"
+    return f'{_shape(model)}<div class="cards">{boxes}</div>'
 
 
 def _shape(model: Mapping[str, Any]) -> str:
     parts = []
     if model.get("image_shape"):
         parts.append("images " + "×".join(str(n) for n in model["image_shape"]))
-    for key, label in (("batch_size", "batch size"), ("width", "width"), ("steps", "training steps")):
-        if model.get(key) is not None:
+    for key, label, usual in (
+        ("batch_size", "batch size", None),
+        ("width", "width", 1),
+        ("steps", "training steps", 0),
+    ):
+        if model.get(key) not in (None, usual):
             parts.append(f"{label} {model[key]:g}")
     return f'<p class="soft">{text(", ".join(parts))}</p>' if parts else ""
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}×"
+    return "–" if value is None else f"{value:.2f}×" if value < 100 else f"{value:,.0f}×"
 
 
 def _environment(environment: Mapping[str, Any]) -> str:
@@ -132,14 +151,19 @@ def _environment(environment: Mapping[str, Any]) -> str:
     return f"<h2>Environment</h2><dl>{''.join(pairs)}</dl>" if pairs else ""
 
 
-def _model(name: str, model: Mapping[str, Any]) -> str:
-    shown = [f'<h2 id="{_anchor(name)}">{text(name)} {MARKED[model["passed"]]}</h2>']
+def _model(name: str, model: Mapping[str, Any], alone: bool) -> str:
     parts = (
+        ("conventions", stages.conventions),
         ("layers", sections.layers),
+        ("layers", stages.histograms),
         ("trajectory", sections.trajectory),
         ("faults", sections.faults),
         ("checks", sections.checks),
         ("flips", sections.flips),
     )
+    shown = [_headline(model)] if alone else []
+    shown += [stages.graph(model, f"{_anchor(name)}-first")] if model.get("parents") else []
     shown += [section(model[part]) for part, section in parts if model.get(part)]
-    return f"<section>{''.join(shown)}</section>"
+    return (
+        f'<section><h2 id="{text(_anchor(name))}">{text(name)} {MARKED[model["passed"]]}</h2>{"".join(shown)}</section>'
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from netparity import bounds
 from netparity.report import document
-from netparity.results import Check, Result, StageResult
+from netparity.results import Check, Convention, Result, StageResult
 
-_SHOWN = 5  # failures of a level on the screen; all of them are in the report
+# On the screen; all of it is in the report.
+_SHOWN = 3  # failures of a level, stages of a difference
+_WORST = 10  # rows of many
+_ROWS = 40  # rows that are not many
 
 
 def layer_table(layers: list[StageResult]) -> str:
@@ -33,9 +37,9 @@ def _stage(row: StageResult) -> str:
 
 
 def summary(name: str, result: Result) -> str:
-    """What one network's comparison found, for the screen."""
+    """What one network's comparison found, for the screen: what differs first and why, before any number."""
     figures = document.model(result)
-    lines = [layer_table(result.layers), ""]
+    lines = [*_diagnosis(result), *_conventions(result.conventions), *_layers(result), ""]
     if result.images:
         lines.append(f"images: {result.images}; width {result.width:g}, batch {result.batch_size}")
     for level in dict.fromkeys(one.level for one in result.checks):
@@ -50,8 +54,6 @@ def summary(name: str, result: Result) -> str:
             f"planted faults: caught {f['caught']}, located {f['located']} of {f['planted']}; "
             f"{f['false_alarms']} false alarms in {f['right_programs']} right programs"
         )
-    if result.diagnosis:
-        lines.append(result.diagnosis)
     lines += [
         "",
         f"{name}: {'PASSED' if result.passed else 'FAILED'}   float64 {_number(figures['float64_max_relative_error'])}"
@@ -60,6 +62,65 @@ def summary(name: str, result: Result) -> str:
         f"   chaos ratio {_number(result.trajectory.ratio if result.trajectory else None, 'g')}",
     ]
     return "\n".join(lines)
+
+
+def _diagnosis(result: Result) -> list[str]:
+    """What differs first, why, and what it is computed from; nothing where nothing differs."""
+    if result.first_divergence is None:
+        return []
+    stage, what = result.first_divergence
+    lines = [result.diagnosis or f"first diverging stage: {stage} ({what})"]
+    if result.parents.get(stage):
+        verdicts = result.verdicts
+        known = [f"{one} ({_FOUND[verdicts[one]] if one in verdicts else 'an input'})" for one in result.parents[stage]]
+        lines.append(f"computed from: {', '.join(known)}")
+    if stage in result.torch_parents:
+        theirs = ", ".join(result.torch_parents[stage]) or "nothing that is compared"
+        lines.append(f"in PyTorch, as far as gradients go, computed from: {theirs}")
+    return [*lines, ""]
+
+
+_FOUND = {
+    "passed": "agrees",
+    "failed": "differs, fed the same",
+    "inherited": "agrees by itself, is fed what differs",
+    "not reached": "not compared",
+}
+
+
+def _conventions(found: list[Convention]) -> list[str]:
+    """A line for each difference of the modules' attributes, with all the stages that show it."""
+    by_difference: dict[tuple[str, str, str, str], list[str]] = {}
+    for one in found:
+        by_difference.setdefault((one.what, one.jax, one.torch, one.note), []).append(one.stage)
+    lines = []
+    for (what, jax, torch, note), stages in by_difference.items():
+        more = f" and {len(stages) - _SHOWN} more" if len(stages) > _SHOWN else ""
+        said = f" ({note})" if note else ""
+        lines.append(f"conventions: {', '.join(stages[:_SHOWN])}{more} {what}: JAX {jax}, PyTorch {torch}{said}")
+    return [*lines, ""] if lines else []
+
+
+def _layers(result: Result) -> list[str]:
+    """All rows of a network that passes, or of many those nearest to their limits; of one that fails, what fails."""
+    layers = result.layers
+    if not layers:
+        return []
+    if result.passed:
+        shown = layers if len(layers) <= _ROWS else sorted(layers, key=_headroom)[:_WORST]
+        more = [f"… and {len(layers) - _WORST} more, each farther from its limits"] if len(layers) > _ROWS else []
+        return [layer_table(shown), *more]
+    failed = [row for row in layers if not row.passed]
+    table = [layer_table(failed[:_WORST])] if failed else []
+    more = [f"… and {len(failed) - _WORST} more that fail"] if len(failed) > _WORST else []
+    return [*table, *more, f"isolated      {len(layers) - len(failed)} of {len(layers)} passed"]
+
+
+def _headroom(row: StageResult) -> float:
+    """Sorts what comes nearest to a limit first."""
+    shares = [(row.float64_error or 0.0) / bounds.FLOAT64_LIMIT, ((row.rms_ratio or 1) - 1) / (bounds.RMS_RATIO - 1)]
+    shares += [(error or 0.0) / row.bound for error in (row.float32_jax_max, row.float32_torch_max)]
+    return -max(shares)
 
 
 def _level(level: str, checks: list[Check]) -> list[str]:

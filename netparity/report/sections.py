@@ -5,11 +5,13 @@ Each takes what stands under its name in ``report.json`` and returns markup.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netparity import bounds
 from netparity.report.charts import Series, decades, dot_chart, figure_text, legend, line_chart
-from netparity.report.markup import MARKED, Markup, table, text
+from netparity.report.markup import MARKED, Markup, place, region, table, text
 
 _FLOAT64 = Series("float64: JAX against PyTorch", "float64", "diamond")
 _JAX = Series("float32 JAX, largest error", "jax", "circle")
@@ -22,36 +24,57 @@ _LAYER_KEYS = {
     _TORCH.name: "float32_torch_max",
     _BOUND.name: "bound",
 }
-_QUANTITIES = {
-    "output": "Output",
-    "vjp_input": "Gradient of the input",
-    "vjp_kernel": "Gradient of the kernel",
-    "vjp_bias": "Gradient of the bias",
-}
+_MANY = 100  # rows: more are folded away, but for those nearest to their limits
+_NEAREST = 16
+_FEW = 20  # failed checks: fewer are unfolded
+_FLOAT32 = (_LAYER_KEYS[_JAX.name], _LAYER_KEYS[_TORCH.name])
+_QUANTITIES = ("Output", "Gradient of the input", "Gradient of the kernel", "Gradient of the bias")
+_OTHER = "Gradients of other parameters"
 
 
 def layers(found: Sequence[Mapping[str, Any]]) -> str:
     """Every stage in isolation: a chart for each quantity, and all figures in a table to unfold."""
     span = decades(row.get(key) for row in found for key in _LAYER_KEYS.values())
-    known = [q for q in _QUANTITIES if any(_kind(row) == q for row in found)]
-    others = sorted({_kind(row) for row in found} - set(_QUANTITIES))
     charts = []
-    for quantity in [*known, *others]:
-        marks = [
-            (_place(row), bool(row["passed"]), {name: row.get(key) for name, key in _LAYER_KEYS.items()})
-            for row in found
-            if _kind(row) == quantity
-        ]
-        charts.append(dot_chart(_QUANTITIES.get(quantity, quantity), marks, _LAYER_MARKS, span))
+    for quantity in (*_QUANTITIES, _OTHER):
+        own = [row for row in found if _quantity(row) == quantity]
+        if not own:
+            continue
+        chart = _chart(quantity, [(_label(row, quantity), row) for row in own], span)
+        good = sum(bool(row["passed"]) for row in own)
+        opened = ' open=""' if len(found) <= _MANY else ""
+        summary = f"<summary>{text(quantity)}: {good} of {len(own)} within their limits</summary>"
+        charts.append(f"<details{opened}>{summary}{chart}</details>")
+    nearest = ""
+    if len(found) > _MANY:
+        rows = sorted(found, key=_nearness)[:_NEAREST]
+        title = "Nearest to their limits, or beyond"
+        chart = _chart(title, [(f"{place(row)}, {_title(_kind(row)).lower()}", row) for row in rows], span)
+        nearest = f"<p>{title}:</p>{chart}"
     return (
         "<h3>Layer by layer</h3>"
         "<p>Each layer is fed the reference's own input, so that no error hides in the next one; ReLU masks and "
         "pooling choices are those of the float64 truth. The bound grows with the square root of n, the number of "
         "products summed into one value; of other layers it is what simulated rounding explains, where that is "
         "more.</p>"
-        f'{legend(_LAYER_MARKS)}<div class="charts">{"".join(charts)}</div>'
+        f'{legend(_LAYER_MARKS)}{nearest}<div class="charts">{"".join(charts)}</div>'
         f"<details><summary>All figures ({len(found)} rows)</summary>{_figures(found)}</details>"
     )
+
+
+def _chart(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]], span: tuple[int, int]) -> str:
+    marks = [
+        (label, bool(row["passed"]), {name: row.get(key) for name, key in _LAYER_KEYS.items()}) for label, row in rows
+    ]
+    return region(dot_chart(title, marks, _LAYER_MARKS, span), title, "wide")
+
+
+def _nearness(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """Sorts what fails first, then what comes nearest to its limit; what is not finite stands before all others."""
+    limits = {"float64_error": bounds.FLOAT64_LIMIT, **dict.fromkeys(_FLOAT32, row.get("bound"))}
+    shares = [row[key] / limit for key, limit in limits.items() if row.get(key) is not None and limit]
+    nearest = max(shares, default=math.inf)
+    return bool(row["passed"]), -nearest
 
 
 def _kind(row: Mapping[str, Any]) -> str:
@@ -59,11 +82,18 @@ def _kind(row: Mapping[str, Any]) -> str:
     return str(row["quantity"]).partition("[")[0]
 
 
-def _place(row: Mapping[str, Any]) -> str:
-    """The stage, what it is taken of where that needs to be said, and the mode if it is evaluation."""
-    of = str(row["quantity"]).partition("[")[2].removesuffix("]")
-    place = f"{row['stage']} ← {of}" if of else str(row["stage"])
-    return f"{place} (evaluation)" if row.get("mode") == "evaluation" else place
+def _title(kind: str) -> str:
+    return f"Gradient of the {kind[4:]}" if kind.startswith("vjp_") else kind.capitalize()
+
+
+def _quantity(row: Mapping[str, Any]) -> str:
+    """The chart that a row belongs to."""
+    title = _title(_kind(row))
+    return title if title in _QUANTITIES else _OTHER
+
+
+def _label(row: Mapping[str, Any], quantity: str) -> str:
+    return f"{place(row)}: {_kind(row)[4:]}" if quantity == _OTHER else place(row)
 
 
 def _figures(found: Sequence[Mapping[str, Any]]) -> str:
@@ -78,10 +108,10 @@ def _figures(found: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for row in found:
         shape = "×".join(str(n) for n in row["shape"])
-        cells = [_place(row), _kind(row), shape, *(figure_text(row.get(key)) for key in errors)]
+        cells = [place(row), _kind(row), shape, *(figure_text(row.get(key)) for key in errors)]
         cells += [row.get("contraction_length", "–"), figure_text(row.get("bound")), MARKED[row["passed"]]]
         rows.append((bool(row["passed"]), cells))
-    return table(head, rows, set(range(3, 11)))
+    return table(head, rows, set(range(3, 11)), "All figures")
 
 
 def trajectory(found: Mapping[str, Any]) -> str:
@@ -109,7 +139,7 @@ def trajectory(found: Mapping[str, Any]) -> str:
         f"<h3>Training, step by step {MARKED[found['passed']]}</h3>"
         "<p>The largest difference of any parameter after each step, relative to its array's scale: same start, "
         f"batches and dropout masks. {text(verdict)}</p>{legend(keys)}"
-        f'<div class="wide">{line_chart("Difference along the training steps", found["steps"], lines)}</div>'
+        + region(line_chart("Difference along the training steps", found["steps"], lines), "Training", "wide")
     )
 
 
@@ -134,13 +164,13 @@ def faults(found: Mapping[str, Any]) -> str:
         f"<h3>Planted faults: {found['caught']} of {found['planted']} caught, {found['located']} located</h3>"
         "<p>A check that cannot fail proves nothing: each fault was planted in a copy of one side. "
         f"False alarms in {found['right_programs']} runs of right programs: {found['false_alarms']}.</p>"
-        + table(("", "fault", "trap", "in", "planted at", "found at", "diagnosis"), rows)
+        + table(("", "fault", "trap", "in", "planted at", "found at", "diagnosis"), rows, label="Planted faults")
         + (f"<h3>Changes that change nothing</h3><dl>{harmless}</dl>" if harmless else "")
     )
 
 
 def checks(found: Sequence[Mapping[str, Any]]) -> str:
-    """A table of checks for each level to unfold; open where one failed."""
+    """A table of checks for each level to unfold; open where a few failed."""
     parts = ["<h3>Checks by level</h3>"]
     for level in dict.fromkeys(check["level"] for check in found):
         own = [check for check in found if check["level"] == level]
@@ -151,11 +181,12 @@ def checks(found: Sequence[Mapping[str, Any]]) -> str:
             figures = (figure_text(check["error"]), figure_text(check["limit"]))
             cells = [mark, check["name"], check["dtype"] or "–", *figures, check["note"]]
             rows.append((check["passed"] or not check["judged"], cells))
-        opened = "" if all(judged) else ' open=""'
+        opened = ' open=""' if 0 < judged.count(False) <= _FEW else ""
+        fails = "" if all(judged) else f"{MARKED[False]}, "
         parts.append(
-            f"<details{opened}><summary>{text(level)}: {sum(judged)} of {len(judged)} judged checks hold"
+            f"<details{opened}><summary>{text(level)}: {fails}{sum(judged)} of {len(judged)} judged checks hold"
             f"{f', {len(own) - len(judged)} reported' if len(own) > len(judged) else ''}</summary>"
-            f"{table(('', 'check', 'dtype', 'error', 'limit', 'note'), rows, {3, 4})}</details>"
+            f"{table(('', 'check', 'dtype', 'error', 'limit', 'note'), rows, {3, 4}, f'Checks: {level}')}</details>"
         )
     return "".join(parts)
 
@@ -166,5 +197,5 @@ def flips(found: Sequence[Mapping[str, Any]]) -> str:
     return (
         "<h3>Flips</h3><p>Where float32 rounding turned a ReLU or a pooling choice the other way than in float64: "
         "near-ties, on either side. One of them changes gradients by far more than rounding does.</p>"
-        + table(("stage", "side", "flipped", "of"), rows, {2, 3})
+        + table(("stage", "side", "flipped", "of"), rows, {2, 3}, "Flips")
     )

@@ -75,6 +75,7 @@ def run(
     inputs = make_inputs(case, images=_normalised(images, case.batch_size, height, width))
     pair = Pair(jax_program.side, torch_program.side, inputs.params, inputs.images, inputs.labels)
     say("shapes, forward and gradients")
+    result.parents = dict(pair.graph().parents)
     result.layers, result.checks, result.flips = levels.network(pair, dtypes)
     if result.failures:  # all later levels would only repeat them
         result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -28,6 +29,17 @@ def _layer(stage: str, quantity: str, n: int) -> dict[str, Any]:
         "contraction_length": n,
         "bound": 4 * math.sqrt(n) * _U,
         "passed": True,
+        "histogram": _histogram(exact) if quantity == "output" else None,
+    }
+
+
+def _histogram(exact: bool) -> dict[str, list[int]]:
+    """Counts of 1000 numbers in 19 bins: none errs at all, or half of them err by about an eighth of a unit."""
+    if exact:
+        return {side: [1000] + [0] * 18 for side in ("jax", "torch")}
+    return {
+        "jax": [500, 0, 0, 0, 50, 100, 200, 100, 40, 10, *[0] * 9],
+        "torch": [510, 0, 0, 0, 60, 100, 190, 100, 40, 0, *[0] * 9],
     }
 
 
@@ -78,6 +90,15 @@ def _model() -> dict[str, Any]:
         "trajectory_float64_max_relative_error": 3.2e-15,
         "layers": layers,
         "checks": checks,
+        "parents": {stage: [before] for before, stage in itertools.pairwise(("input", *_STAGES))},
+        "torch_parents": {},
+        "verdicts": dict.fromkeys(_STAGES, "passed"),
+        "first_divergence": None,
+        "diagnosis": None,
+        "conventions": [
+            {"stage": "drop1", "what": "rate", "jax": "0.5", "torch": "0.50", "note": "made up: written otherwise"}
+        ],
+        "ulp_edges": [2.0**power for power in range(-8, 9)],
         "flips": [{"stage": "relu3", "side": "jax", "count": 2, "of": 24576}],
         "trajectory": {
             "steps": steps,
@@ -125,6 +146,11 @@ def failing_report() -> dict[str, Any]:
     model = report["models"]["cifar10"]
     report["passed"] = model["passed"] = False
     model["layers"][4] |= {"passed": False, "float32_jax_max": 0.004}
+    model |= {
+        "first_divergence": ["relu1", "output"],
+        "diagnosis": "first diverging stage: relu1 (output); JAX: a made-up mistake\npattern: a made-up pattern",
+    }
+    model["verdicts"] |= {"relu1": "failed", **dict.fromkeys(_STAGES[2:], "inherited"), "fc3": "not reached"}
     model["checks"][3] |= {"passed": False, "error": float("nan")}
     model["trajectory"] |= {"passed": False, "ratio": 31.0}
     model["faults"] |= {"caught": 41, "located": 40, "false_alarms": 1}

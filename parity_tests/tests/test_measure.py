@@ -70,3 +70,18 @@ def test_contraction_lengths():
 def test_chaos_ratio_is_a_median_over_the_largest_control():
     assert chaos_ratio([1.0, 5.0, 90.0], [[1.0, 0.5, 1.0], [0.5, 1.0, 2.0]]) == 5
     assert chaos_ratio([math.nan, 1.0], [[1.0, 0.0]]) == math.inf
+
+
+def test_a_histogram_counts_in_units_of_the_largest_value_s_last_place():
+    truth = np.array([3.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+    unit = 2.0**-22  # float32 has 23 bits after the leading one; the largest value lies between 2 and 4
+    errors = np.array([0.0, unit, unit / 2, unit / 2**10, 400 * unit, 2 * unit])
+    # The edges are 2**-8 … 2**8: bin 0 is exact, 1 below them all, 2 + i from edge i on, 18 from the last on.
+    expected = dict.fromkeys(range(19), 0) | {0: 1, 10: 1, 9: 1, 1: 1, 18: 1, 11: 1}
+    assert measure.ulp_histogram(truth + errors, truth) == tuple(expected.values())
+
+
+def test_a_histogram_without_a_unit_or_a_number_is_not_exact():
+    assert measure.ulp_histogram(np.array([0.0, 1e-30]), np.zeros(2))[-1] == 1
+    assert measure.ulp_histogram(np.array([1.0, np.nan]), np.array([1.0, 1.0]))[-1] == 1
+    assert sum(measure.ulp_histogram(np.zeros((0, 3)), np.zeros((0, 3)))) == 0
