@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import arguments, jax_side, levels, lockstep, prepare, state, torch_side
+from netparity import arguments, conventions, jax_side, levels, lockstep, prepare, state, torch_side
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
@@ -123,6 +123,7 @@ def compare(
     )
     given = ready.inputs
     result = Comparison(len(given[0]) if given[0].ndim else 1, given[0].shape[1:], name=name)
+    result.conventions = conventions.conventions(jax_network, ready)
     pair, states = ready.pair, levels.States()
     if state_dict is not None:
         result.checks += prepare.weights(ready, state_dict)
