@@ -225,10 +225,8 @@ def _transposed_in_flax(two: Two) -> Iterator[Difference]:
     if found:
         return
     windows = [d * (k - 1) + 1 for k, d in zip(theirs.kernel_size, theirs.dilation, strict=True)]
-    wanted = tuple(
-        (k - 1 - int(p), k - 1 - int(p) + int(more))
-        for k, p, more in zip(windows, theirs.padding, theirs.output_padding, strict=True)
-    )
+    added = zip(windows, _torch_padding(theirs), theirs.output_padding, strict=True)
+    wanted = tuple((k - 1 - low, k - 1 - high + more) for k, (low, high), more in added)
     given = two.ours.get("padding")
     if given in ("SAME", "VALID"):
         made: Sides | None = tuple(_stretched(k, s, given) for k, s in zip(windows, theirs.stride, strict=True))
