@@ -268,11 +268,13 @@ class Record:
       calls: what modules returned, in order.
       modules: the names of the modules that were called, in the order in which their calls began.
       flattened: by the name of a matrix, the shape without the batch of the map that was flattened for it.
+      given: by the name of a module, the shape of the first array that its first call was given.
     """
 
     calls: list[Call]
     modules: list[str]
     flattened: dict[str, tuple[int, ...]]
+    given: dict[str, tuple[int, ...]]
 
 
 class _Flattenings(TorchFunctionMode):
@@ -311,14 +313,16 @@ class Exact(TorchFunctionMode):
 
 def record(module: nn.Module, inputs: Any) -> Record:
     """One pass of a network in evaluation mode, without gradients."""
-    found = Record([], [], {})
+    found = Record([], [], {}, {})
     counts: dict[str, int] = {}
     known: dict[int, torch.Tensor] = {}  # kept alive, so that an id stays one tensor's
 
     def begin(path: str) -> Callable[..., None]:
-        def call(_module: nn.Module, _args: Any) -> None:
+        def call(_module: nn.Module, args: Any) -> None:
             if path not in found.modules:
                 found.modules.append(path)
+                if args and isinstance(args[0], torch.Tensor):
+                    found.given[path] = tuple(args[0].shape)
 
         return call
 

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import arguments, isolation, jax_side, levels, lockstep, prepare, repro, stage, state, torch_side
+from netparity import (
+    arguments,
+    conventions,
+    isolation,
+    jax_side,
+    levels,
+    lockstep,
+    prepare,
+    repro,
+    stage,
+    state,
+    torch_side,
+)
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
@@ -152,6 +164,7 @@ def compare(
     )
     given = ready.inputs
     result = Comparison(len(given[0]) if given[0].ndim else 1, given[0].shape[1:], name=name)
+    result.conventions = conventions.conventions(jax_network, ready)
     pair, states = ready.pair, levels.States()
     result.pair = pair
     mode = "training" if "training" in modes else "evaluation"

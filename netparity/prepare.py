@@ -34,11 +34,15 @@ class Ready:
       pair: the two sides.
       inputs: as the JAX side takes them.
       table: of parameters and state.
+      entries: of the table, by JAX name.
+      record: what PyTorch called in evaluation mode.
     """
 
     pair: Pair
     inputs: tuple[np.ndarray, ...]
     table: NameTable
+    entries: Mapping[str, Entry]
+    record: calls.Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +107,7 @@ def prepare(
     pair = Pair(ours, theirs, arrays, given, labels, seed)
     if train:
         _require_training(pair)
-    return Ready(pair, looked.inputs, names)
+    return Ready(pair, looked.inputs, names, entries, looked.record)
 
 
 def infer_table(network: JaxNetwork, module: nn.Module, inputs: Any) -> dict[str, Entry]:

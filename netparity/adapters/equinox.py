@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, drops, float32, usual_mode
+from netparity.adapters.given import JaxNetwork, described, drops, float32, usual_mode
 from netparity.measure import ParityError
 
 
@@ -73,7 +73,8 @@ def equinox(model: Any, state: Any = None, *, call: Callable[..., Any] | None = 
     def flat(whole: Any) -> Mapping[str, Any]:
         return dict(zip(names, jax.tree.leaves(whole), strict=True))
 
-    return JaxNetwork("equinox", network, arrays, nested, flat, channels_last=False)
+    modules = {path: described(part, vars(part)) for path, part in _modules(model)}
+    return JaxNetwork("equinox", network, arrays, nested, flat, channels_last=False, modules=modules)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

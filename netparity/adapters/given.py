@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,11 +13,26 @@ import numpy as np
 from netparity.graph import Network
 from netparity.measure import Arrays, ParityError
 
+_LIBRARIES = ("flax", "equinox")
 # Keyword arguments by which networks are told their mode: for training mode True, or False.
 _MODES = {
     **dict.fromkeys(("train", "training", "is_training"), True),
     **dict.fromkeys(("deterministic", "inference", "eval", "evaluation", "use_running_average"), False),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxModule:
+    """A module of a JAX network, as its author has set it up.
+
+    Attributes:
+      kind: the library's class that says what it computes (``"Conv"``), also of a subclass; empty of a class that does
+        that itself.
+      attributes: those that are numbers, strings, None, or tuples and lists of these (``{"strides": 2, …}``).
+    """
+
+    kind: str
+    attributes: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +46,8 @@ class JaxNetwork:
       nested: parameters by name in the structure that the library's users know, such as an optimizer gets.
       flat: the inverse of ``nested``.
       channels_last: whether images are ``[batch, height, width, channel]``.
+      modules: by path (``"layers.0.conv"``; ``"output"`` is the network itself); of Linen those that have been called
+        in a trace so far; a function has none.
     """
 
     library: str
@@ -39,6 +56,7 @@ class JaxNetwork:
     nested: Callable[[Mapping[str, Any]], Any] = dict
     flat: Callable[[Any], Mapping[str, Any]] = dict
     channels_last: bool = True
+    modules: Mapping[str, JaxModule] = dataclasses.field(default_factory=dict)
 
 
 def float32(name: str, value: Any) -> np.ndarray:
@@ -88,3 +106,30 @@ def drops(module: Any) -> bool:
     In training its input is marked, so that the layer before it is a stage of its own even if it is no module.
     """
     return any(word in type(module).__name__.lower() for word in ("drop", "stochastic"))
+
+
+def described(module: Any, attributes: Mapping[str, Any]) -> JaxModule:
+    """What is known of a module of a library from its attributes."""
+    return JaxModule(
+        library_class(type(module), "__call__", _LIBRARIES), {k: v for k, v in attributes.items() if _plain(v)}
+    )
+
+
+def library_class(cls: type, method: str, libraries: Collection[str]) -> str:
+    """The name of the class of these libraries whose ``method`` a class has; empty if it has its own, or none.
+
+    >>> import collections
+    >>> library_class(type("Mine", (collections.OrderedDict,), {}), "keys", ["collections"])
+    'OrderedDict'
+    >>> library_class(type("Mine", (collections.OrderedDict,), {"keys": None}), "keys", ["collections"])
+    ''
+    """
+    ours = [one.__module__.partition(".")[0] in libraries for one in cls.__mro__]
+    defines = next((own for one, own in zip(cls.__mro__, ours, strict=True) if method in vars(one)), False)
+    return next(one.__name__ for one, own in zip(cls.__mro__, ours, strict=True) if own) if defines else ""
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)

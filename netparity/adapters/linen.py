@@ -12,7 +12,7 @@ import jax
 from flax import traverse_util
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, Mode, drops, float32, floating, usual_mode
+from netparity.adapters.given import JaxModule, JaxNetwork, Mode, described, drops, float32, floating, usual_mode
 from netparity.measure import ParityError
 
 _OF_A_CALL = ("intermediates", "perturbations", "losses", "metrics")  # collections that are no state
@@ -47,7 +47,8 @@ def linen(
     paths = _paths({name: value for name, value in plain.items() if name not in _OF_A_CALL})
     arrays = {name: float32(name, value) for name, (_, value) in paths.items()}
     keys = tuple((name, path) for name, (path, _) in paths.items())
-    network = _Linen(module, keys, method, tuple(rngs), mode or usual_mode(getattr(type(module), method)))
+    modules: dict[str, JaxModule] = {}
+    network = _Linen(module, keys, method, tuple(rngs), mode or usual_mode(getattr(type(module), method)), modules)
     trained = {name: path[1:] for name, path in keys if path[0] == "params"}
 
     def nested(flat: Mapping[str, Any]) -> Any:
@@ -57,7 +58,7 @@ def linen(
         by_path = traverse_util.flatten_dict(tree)
         return {name: by_path[path] for name, path in trained.items() if path in by_path}
 
-    return JaxNetwork("linen", network, arrays, nested, flat)
+    return JaxNetwork("linen", network, arrays, nested, flat, modules=modules)
 
 
 def module_has_params(variables: Any) -> bool:
@@ -78,13 +79,17 @@ def _paths(variables: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Linen:
-    """What `linen` computes with; see `netparity.graph.Network`."""
+    """What `linen` computes with; see `netparity.graph.Network`.
+
+    A compact module makes its submodules when it is called: ``modules`` gets them, by path, whenever it is.
+    """
 
     module: nn.Module
     paths: tuple[tuple[str, tuple[str, ...]], ...]
     method: str
     rngs: tuple[str, ...]
     mode: Mode
+    modules: dict[str, JaxModule]
 
     @property
     def state(self) -> frozenset[str]:
@@ -116,7 +121,13 @@ class _Linen:
         if context.method_name != own:
             return out
         name = ".".join(context.module.path) or "output"
+        self.modules.setdefault(name, _described(context.module))
         return marks.mark(out, name)
+
+
+def _described(module: nn.Module) -> JaxModule:
+    names = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
+    return described(module, {name: getattr(module, name) for name in names})
 
 
 def _carry(layer: nn.RNN, x: jax.Array, dtype: Any) -> Any:

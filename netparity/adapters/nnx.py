@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from netparity import marks
-from netparity.adapters.given import JaxNetwork, Mode, drops, float32, floating, usual_mode
+from netparity.adapters.given import JaxNetwork, Mode, described, drops, float32, floating, usual_mode
 from netparity.measure import ParityError
 
 _Path = tuple[Any, ...]
@@ -58,7 +58,8 @@ def nnx(module: flax.nnx.Module, *, mode: Mode | None = None) -> JaxNetwork:
     def flat(state: Any) -> Mapping[str, Any]:
         return {_name(path): value for path, value in flax.nnx.to_flat_state(flax.nnx.as_pure(state))}
 
-    return JaxNetwork("nnx", network, arrays, nested, flat)
+    modules = {_stage(path): described(part, vars(part)) for path, part in flax.nnx.iter_modules(module)}
+    return JaxNetwork("nnx", network, arrays, nested, flat, modules=modules)
 
 
 def _name(path: _Path) -> str:

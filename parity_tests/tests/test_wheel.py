@@ -75,8 +75,9 @@ def test_every_public_name_is_there():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.splitlines() == [
         "AsIs ChannelsFirst Comparison Concatenated ConvKernel ConvTransposeKernel DenseKernel Entry Flattened "
-        "JaxNetwork ParityError Part Regrouped Reshaped Result Same Stack Sum Transposed as_python assert_parity "
-        "compare equinox finish full_float32 function infer_table linen nnx",
+        "JaxNetwork ParityError Part Regrouped Reshaped Result Same Stack Sum Transposed WeightPair "
+        "WeightsComparison as_python assert_parity compare compare_weights equinox finish "
+        "full_float32 function infer_table linen nnx",
         "True True",
     ]
     assert "module 'netparity' has no attribute 'nonsense'" in run.stderr
