@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import arguments, jax_side, levels, lockstep, prepare, state, torch_side
+from netparity import arguments, jax_side, levels, lockstep, optimizer_diagnosis, prepare, recording, state, torch_side
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
@@ -136,12 +136,14 @@ def compare(
     )
     result.checks += checks
     result.checks += state.checks(pair, states, allow)
+    recorder = recording.Recorder(result.batch_size)
     if steps and optimizer is not None and not result.failures:  # training would only repeat them
         result.steps = steps
-        result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow)
+        result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow, recorder)
         result.checks += checks
     if result.failures:
-        result.diagnosis = describe(result.failures[0], pair)
+        others = {"training": lambda: optimizer_diagnosis.explain(recorder.recording())}
+        result.diagnosis = describe(result.failures[0], pair, others)
     return result
 
 

@@ -28,7 +28,7 @@ import optax
 import torch
 from torch import nn
 
-from netparity import bounds, optimizers
+from netparity import bounds, optimizers, recording
 from netparity.measure import Arrays, ParityError, require_same_names
 from netparity.results import Check, Trajectory, check, reported
 
@@ -194,7 +194,33 @@ class _TorchRun:
                 if p.grad is not None and part.any():
                     p.grad.masked_fill_(torch.from_numpy(part.reshape(p.shape)).to(p.device), 0.0)
         self._rates = optimizers.rates(self._optimizer)  # a schedule may change them in the step
+        before = recording.options_of(self._optimizer)
         self._step()
+        self.options = before, recording.options_of(self._optimizer)
+
+    def kind(self) -> str:
+        return recording.kind_of(self._optimizer)
+
+    def groups(self) -> Arrays:
+        """By JAX name, which of the optimizer's parameter groups each number belongs to; -1 if none."""
+        groups = {p: i for i, group in enumerate(self._optimizer.param_groups) for p in group["params"]}
+        numbered = {
+            name: np.full(tuple(p.shape), groups.get(p, -1) if p.requires_grad else -1, np.float64)
+            for name, p in self._parameters.items()
+        }
+        return self._program.params_to_common(numbered)
+
+    def merged(self) -> Arrays:
+        """By JAX name, whether each number is the sum of several of PyTorch's."""
+        ones = {name: np.ones(tuple(p.shape)) for name, p in self._parameters.items()}
+        return {name: counts > 1 for name, counts in self._program.params_to_common(ones).items()}
+
+    def used(self) -> Arrays | None:
+        """The gradients as the step left them, by JAX name; None where it left none."""
+        left = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        if not any(grad.any() for grad in left.values()):
+            return None
+        return self._common({name: left.get(name, torch.zeros_like(p)) for name, p in self._parameters.items()})
 
     @functools.cached_property
     def _places(self) -> dict[str, np.ndarray]:
@@ -237,6 +263,7 @@ def train(
     steps: int,
     dtypes: Collection[str] = ("float64", "float32"),
     progress: Callable[[str], None] = lambda text: None,
+    recorder: recording.Recorder | None = None,
 ) -> tuple[Trajectory, list[Check]]:
     """Trains both networks in lockstep and compares them after every step.
 
@@ -248,6 +275,7 @@ def train(
       steps: at least 1.
       dtypes: which of ``"float64"`` and ``"float32"`` to judge.
       progress: is told of every step.
+      recorder: is given what the optimizers were fed and made of it, in float64, to tell mistakes by.
 
     Returns:
       the parameters' differences by step; and the checks, at level ``"training"``. In float64 the parameters, the loss,
@@ -277,12 +305,21 @@ def train(
     rows32: list[list[_Row]] = []
     pairing: optimizers.Pairing | None = None
     zeroed: dict[str, np.ndarray] = {}
+    if recorder is not None:
+        starts = {"jax": exact[0].params(), "torch": exact[1].params()}
+        recorder.start(exact[1].kind(), starts, exact[1].groups(), exact[1].merged())
     for step in range(steps):
-        rounding, noise = _rounding_only(exact[0].backward(step), exact[1].backward(step))
+        grads = {"jax": exact[0].backward(step), "torch": exact[1].backward(step)}
+        rounding, noise = _rounding_only(grads["jax"], grads["torch"])
         for name, where in noise.items():
             zeroed[name] = zeroed.get(name, False) | where
+        if recorder is not None:
+            grads = {side: _zeroed(arrays, rounding) for side, arrays in grads.items()}
         for run in exact:
             run.update(rounding)
+        if recorder is not None:
+            params = {"jax": exact[0].params(), "torch": exact[1].params()}
+            recorder.step(params, grads, exact[1].used(), exact[1].options)
         if pairing is None:
             (ours, unknown), (theirs, unknown_too) = exact[0].remembered(), exact[1].remembered()
             pairing = optimizers.pair(ours, theirs, (*unknown, *unknown_too))
@@ -351,6 +388,12 @@ def _rounding_only(ours: Arrays, theirs: Arrays) -> tuple[_Masks, _Masks]:
     noise = {name: mask & (sizes[name] > 0) for name, mask in masks.items()}
     noise = {name: where for name, where in noise.items() if where.any()}
     return {name: masks[name] for name in noise}, noise
+
+
+def _zeroed(grads: Arrays, rounding: _Masks) -> Arrays:
+    """Copies of gradients, with the numbers under the masks as zero."""
+    return {name: np.where(rounding[name], 0.0, grad) if name in rounding else np.array(grad)
+            for name, grad in grads.items()}  # fmt: skip
 
 
 def _row(ours: _JaxRun | _TorchRun, theirs: _JaxRun | _TorchRun, pairing: optimizers.Pairing) -> _Row:
