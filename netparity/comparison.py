@@ -15,9 +15,9 @@ from netparity import arguments, jax_side, levels, lockstep, optimizer_diagnosis
 from netparity.adapters.given import JaxNetwork
 from netparity.diagnosis import describe
 from netparity.layouts import Layout
-from netparity.pairs import DTYPES, MODES
+from netparity.pairs import DTYPES, MODES, Pair
 from netparity.report import document, environment, screen
-from netparity.results import Result
+from netparity.results import Check, Result, StageResult
 from netparity.table import Entry
 from netparity.training import TorchFactory
 
@@ -142,9 +142,19 @@ def compare(
         result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow, recorder)
         result.checks += checks
     if result.failures:
-        others = {"training": lambda: optimizer_diagnosis.explain(recorder.recording())}
-        result.diagnosis = describe(result.failures[0], pair, others)
+        result.diagnosis = _diagnosis(result.failures[0], pair, recorder)
     return result
+
+
+def _diagnosis(failure: StageResult | Check, pair: Pair, recorder: recording.Recorder) -> str:
+    """One line: what differs first, and what explains it."""
+    if not (isinstance(failure, Check) and failure.level == "training"):
+        return describe(failure, pair)
+    recorded = recorder.recording()
+    explanation = optimizer_diagnosis.explain(recorded)
+    said = describe(failure, pair, {failure.stage: lambda: explanation})
+    seen = None if explanation else optimizer_diagnosis.pattern(recorded)
+    return f"{said}: {seen}" if seen else said
 
 
 def assert_parity(jax_network: JaxNetwork, module: nn.Module, inputs: Any, **keywords: Any) -> None:

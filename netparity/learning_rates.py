@@ -13,7 +13,9 @@ _SHIFTS = (1, 2)
 _SHOWN = 4  # rates of a schedule
 
 
-def difference(taken: np.ndarray, asked: np.ndarray, side: str, batch: int = 0) -> tuple[str, bool] | None:
+def difference(
+    taken: np.ndarray, asked: np.ndarray, side: str, batch: int = 0, alike: bool = True
+) -> tuple[str, bool] | None:
     """What is wrong with the learning rates of a side.
 
     Args:
@@ -21,6 +23,7 @@ def difference(taken: np.ndarray, asked: np.ndarray, side: str, batch: int = 0) 
       asked: ``[steps + 1]``, what PyTorch's optimizer is told before each step and after the last.
       side: ``"JAX"`` or ``"PyTorch"``.
       batch: images in a batch, which sums exceed means by; 0 if not known.
+      alike: whether all numbers have these rates, and not only rates in proportion to them.
 
     Returns:
       a line, and whether it names a mistake: if not, it only lists the rates. None where nothing differs.
@@ -39,14 +42,16 @@ def difference(taken: np.ndarray, asked: np.ndarray, side: str, batch: int = 0) 
         lines = [line for shift in _SHIFTS if (line := _shifted(taken, asked, shift, side))]
     factor = taken[own != 0] / own[own != 0]
     if factor.size and _constant(factor) and _equal(taken, own * factor[0]):
-        lines.append(_factor(taken, own, float(factor[0]), side, batch))
+        lines.append(_factor(taken, own, float(factor[0]), side, batch, alike))
     if lines:
         return ", or ".join(lines), True
+    if not alike:
+        return None
     if _constant(taken):
         return f"{side}'s learning rate stays {number(taken[0])} where {other}'s is {_listed(own)}", True
     periods = _period(taken), _period(own)
     if None not in periods and periods[0] != periods[1]:
-        return f"{side}'s cosine runs over {periods[0]} steps where {other}'s runs over {periods[1]}", True
+        return f"{side}'s cosine schedule runs over {periods[0]} steps where {other}'s runs over {periods[1]}", True
     theirs = f"stays {number(own[0])}" if _constant(own) else f"is {_listed(own)}"
     return f"{side}'s learning rate is {_listed(taken)} where {other}'s {theirs}", False
 
@@ -64,14 +69,14 @@ def _shifted(taken: np.ndarray, asked: np.ndarray, shift: int, side: str) -> str
     return None
 
 
-def _factor(taken: np.ndarray, own: np.ndarray, factor: float, side: str, batch: int) -> str:
-    if abs(factor - 1) < 2.0**-23 and _equal(taken, own.astype(np.float32).astype(np.float64), 1e-12):
+def _factor(taken: np.ndarray, own: np.ndarray, factor: float, side: str, batch: int, alike: bool) -> str:
+    if alike and abs(factor - 1) < 2.0**-23 and _equal(taken, own.astype(np.float32).astype(np.float64), 1e-12):
         return f"{side}'s learning rate {number(own[0])} is rounded to float32"
     if abs(factor) <= _SAME:
         return f"{side} takes no steps"
     if side == "PyTorch":
         line = f"PyTorch steps with {number(factor)} times its learning rate"
-    elif _constant(own):
+    elif alike and _constant(own):
         line = f"JAX has learning rate {number(taken[0])} where PyTorch has {number(own[0])}"
     else:
         line = f"JAX's learning rate is {number(factor)} times PyTorch's"

@@ -38,9 +38,12 @@ def explain(recording: Recording) -> str | None:
       ``"JAX has epsilon 1e-07 where PyTorch has 1e-08 (Adam)"``; several, joined by ``", or "``, where the numbers do
       not tell which; None where no known mistake gives every step, or where the optimizers agree.
     """
-    told = replay.told(recording)
-    if told is None:
-        return None
+    with np.errstate(all="ignore"):  # what is not finite is explained by nothing
+        told = replay.told(recording)
+        return None if told is None else _explain(recording, told)
+
+
+def _explain(recording: Recording, told: Told) -> str | None:
     ours, theirs = replay.judged(recording, "jax"), replay.judged(recording, "torch")
     plain, torch_line = ours.off(deltas(told.of(ours), ours.fed)), _torch(theirs, told)
     if plain.max(initial=0.0) <= 1:
@@ -119,17 +122,20 @@ def _rate(trial: _Trial, told: Told, rule: Rule, side: str, named: bool) -> str 
     """
     if rule.velocity == "scaled" or rule.decay == "unscaled":  # steps are no multiples of the learning rate
         return None
-    judged, rates = trial.judged, told.rates[:, None]
-    share = np.divide(rule.options["lr"], rates, out=np.ones_like(rule.options["lr"]), where=rates != 0)
+    judged, asked = trial.judged, rule.options["lr"]
+    own = asked[:, :1]  # of the first number
+    share = np.divide(asked, own, out=np.ones_like(asked), where=own != 0)
+    if not np.isclose(share, share[0], rtol=replay.SAME).all():  # groups with schedules of their own
+        return None
     made = deltas(rule.told(lr=share), judged.fed)
     if not np.isfinite(made).all():
         return None
     weighed, seen = made / judged.limit, judged.seen / judged.limit
     size = (weighed**2).sum(1)
-    taken = np.divide((weighed * seen).sum(1), size, out=told.rates[:-1].copy(), where=size > 0)
+    taken = np.divide((weighed * seen).sum(1), size, out=own[:-1, 0].copy(), where=size > 0)
     if judged.off(taken[:, None] * made).max(initial=0.0) > min(1.0, _SURE * trial.plain):
         return None
-    said = learning_rates.difference(taken, told.rates, side, told.batch)
+    said = learning_rates.difference(taken, own[:, 0], side, told.batch, alike=bool((share == 1).all()))
     return said[0] if said is not None and (said[1] or not named) else None
 
 
@@ -173,22 +179,23 @@ def _solve(trial: _Trial, value: Value) -> float | None:
         rule = value.change(trial.rule, x).some(trial.chosen)
         return np.asarray(((deltas(rule, trial.few.fed) - trial.few.seen) / trial.few.limit).ravel())
 
-    with np.errstate(all="ignore"):
-        x = min(value.starts, key=lambda start: float(np.nan_to_num(residual(start) ** 2, nan=np.inf).sum()))
-        for _ in range(_ROUNDS):
-            now, by = residual(x), max(abs(x) * 1e-7, 1e-12)
-            slope = (residual(x + by) - now) / by
-            step = float(slope @ now / (slope @ slope))
-            if not np.isfinite(step):
-                return None
-            x -= step
-            if abs(step) <= 1e-12 * abs(x):
-                break
+    x = min(value.starts, key=lambda start: float(np.nan_to_num(residual(start) ** 2, nan=np.inf).sum()))
+    for _ in range(_ROUNDS):
+        now, by = residual(x), max(abs(x) * 1e-7, 1e-12)
+        slope = (residual(x + by) - now) / by
+        step = float(slope @ now / (slope @ slope))
+        if not np.isfinite(step):
+            return None
+        x -= step
+        if abs(step) <= 1e-12 * abs(x):
+            break
     return x
 
 
 def _pairs(trial: _Trial, told: Told) -> Iterator[str]:
-    """Two mistakes at once, of different kinds."""
+    """Two mistakes at once, of different kinds; one step is too little to tell them by."""
+    if len(trial.judged.seen) < 2:
+        return
     known = list(trial.known())
     for one in known:
         line = _rate(trial, told, one.change(trial.rule), "JAX", named=True)
@@ -210,6 +217,8 @@ def _clipped_step(trial: _Trial, recording: Recording) -> str | None:
     if trial.judged.off(factor[:, None] * made).max(initial=0.0) > 1:
         return None
     clipped = factor < 1 - replay.SAME
+    if not np.isclose(factor[~clipped], 1.0, rtol=replay.SAME).all():
+        return None
     for when, scale in (("", np.ones(1)), (" before the learning rate", trial.rule.options["lr"][:-1, 0])):
         reached = np.abs(recording.moved - clip.limit * scale) <= 2 * optimizer_mistakes.CLIP_EPSILON * scale
         if clipped.any() and (clipped <= reached).all():
@@ -231,6 +240,8 @@ def _partly(judged: Judged, told: Told, recording: Recording, plain: np.ndarray)
     names = _listed([recording.names[i] for i in wrong])
     if (recording.group[judged.which[where]] < 0).all():
         return f"JAX trains {names}, which PyTorch's optimizer does not have"
+    if not told.rule.trained[judged.which[where]].any():
+        return f"JAX decays {names}, which has no gradient in PyTorch, so that its optimizer skips it"
     if not judged.seen[:, where].any():
         return f"JAX does not train {names}"
     trial = _trial(judged.some(where), told)
@@ -262,6 +273,11 @@ def pattern(recording: Recording) -> str | None:
     Returns:
       ``"step 1: JAX's is 0.5 times PyTorch's"``; None where no step differs.
     """
+    with np.errstate(all="ignore"):
+        return _pattern(recording)
+
+
+def _pattern(recording: Recording) -> str | None:
     ours, theirs = recording.jax, recording.torch
     limit = bounds.TRAJECTORY_LIMIT
     for step, (a, b) in enumerate(zip(ours.params[1:], theirs.params[1:], strict=True)):

@@ -104,13 +104,8 @@ def values(rule: Rule) -> Iterator[Value]:
         option, usual = _VALUES[word]
         start = (float(np.ravel(rule.options[option])[0]), *usual)
         yield Value(start, _setter(option), _saying(rule, word, option))
-    old = several(rule.options["weight_decay"])
     for form in (rule.decay, _OTHER_DECAY[rule.decay]):
-        yield Value(
-            (0.0, *_DECAYS),
-            lambda rule, value, form=form: dataclasses.replace(rule.told(weight_decay=value), decay=form),  # type: ignore[misc]
-            lambda new, form=form: _decay_said(rule, new, old, form),  # type: ignore[misc]
-        )
+        yield Value((0.0, *_DECAYS), _decayer(form), lambda new, form=form: _decay_said(rule, new, form))  # type: ignore[misc]
     if rule.kind in ("RMSprop", "Adagrad"):
         yield Value((rule.initial, 0.1, 1.0), _begun, lambda new: _beginning(rule, new))
     if rule.clip is None or rule.clip.how == "norm":
@@ -204,8 +199,21 @@ def _correction(rule: Rule) -> Iterator[Mistake]:
         yield _form(rule, "correction", "bias correction", _set(corrected=(True, True)), "none (RMSprop)")
 
 
-def _decay_said(rule: Rule, new: str, old: str, form: str) -> str:
-    line = f"JAX has weight decay {new} where PyTorch has {old} ({title(rule)})"
+def _decayer(form: str) -> Callable[[Rule, float], Rule]:
+    """Another weight decay of what decays, or of everything if nothing does."""
+
+    def change(rule: Rule, value: float) -> Rule:
+        old = rule.options["weight_decay"]
+        return dataclasses.replace(
+            rule.told(weight_decay=np.where(old > 0, value, 0.0) if old.any() else value), decay=form
+        )
+
+    return change
+
+
+def _decay_said(rule: Rule, new: str, form: str) -> str:
+    old = rule.options["weight_decay"]
+    line = f"JAX has weight decay {new} where PyTorch has {several(old[old > 0]) or 0} ({title(rule)})"
     return line if form == rule.decay else f"{line}; JAX's is {_FORMS[form]}"
 
 
@@ -233,17 +241,11 @@ def _decay(rule: Rule, kernels: np.ndarray) -> Iterator[Mistake]:
             how = "on some parameters alone" if (old == 0).any() else "on every parameter"
             yield _form(rule, "decay", "weight decay on kernels alone", _tell(weight_decay=masked), f"{how} ({name})")
     for value in _DECAYS:
-        if not (old == value).all():
-            asked = np.where(old > 0, value, 0.0) if old.any() else value
+        if not (old[old > 0] == value).all() or not old.any():
+            told = f"PyTorch steps with weight decay {number(value)}, not with its {several(old)} ({name})"
             for form in (rule.decay,) if old.any() else (rule.decay, _OTHER_DECAY[rule.decay]):
-                yield Mistake(
-                    "decay",
-                    _decay_said(rule, number(value), several(old), form),
-                    f"PyTorch steps with weight decay {number(value)}, not with its {several(old)} ({name})",
-                    lambda rule, asked=asked, form=form: dataclasses.replace(  # type: ignore[misc]
-                        rule.told(weight_decay=asked), decay=form if not old.any() else rule.decay
-                    ),
-                )
+                line, change = _decay_said(rule, number(value), form), _decayer(form)
+                yield Mistake("decay", line, told, lambda rule, value=value, change=change: change(rule, value))  # type: ignore[misc]
 
 
 def _memory(rule: Rule) -> Iterator[Mistake]:
@@ -323,13 +325,13 @@ def _clipping(rule: Rule) -> Iterator[Mistake]:
             said = f"clips gradients to norm {number(limit)}"
             yield Mistake("clip", f"JAX {said}, PyTorch does not clip", "", _set(clip=Clip("norm", limit)))
         for limit in _LIMITS:
-            said = f"clips each number of the gradients to {number(limit)}"
+            said = f"clips gradients by value ({number(limit)})"
             yield Mistake("clip", f"JAX {said}, PyTorch does not clip", "", _set(clip=Clip("value", limit)))
         return
     ways = {
         "norm": f"gradients clipped by the norm of all ({number(clip.limit)})",
         "each": f"each parameter's gradient clipped by its own norm ({number(clip.limit)})",
-        "value": f"gradients clipped number by number ({number(clip.limit)})",
+        "value": f"gradients clipped by value ({number(clip.limit)})",
     }
     theirs = ways[clip.how]
     yield _form(rule, "clip", "gradient clipping left out", _set(clip=None), theirs)
@@ -356,5 +358,5 @@ def _rates(rule: Rule) -> Iterator[Mistake]:
         if (rates[0] != value).any():
             one = rates[:, list(rates[0]).index(value)][:, None]
             yield _form(
-                rule, "rate", f"one learning rate {number(value)}", _tell(lr=one), f"{several(rates[0])} by group"
+                rule, "groups", f"one learning rate {number(value)}", _tell(lr=one), f"{several(rates[0])} by group"
             )

@@ -7,6 +7,7 @@ some numbers are kept, evenly spread, beside the norms of whole gradients: netwo
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -47,7 +48,8 @@ class Side:
     @property
     def deltas(self) -> np.ndarray:
         """By how much the numbers moved in each step, ``[steps, numbers]``."""
-        return np.diff(self.params, axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.diff(self.params, axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,35 +132,38 @@ class Recorder:
         for side, arrays in params.items():
             self._sides[side]["params"].append(self._some(arrays))
 
-    def step(
-        self,
-        params: Mapping[str, Arrays],
-        grads: Mapping[str, Arrays],
-        used: Arrays | None,
-        options: Sequence[list[Options]],
-    ) -> None:
+    def before(self, grads: Mapping[str, Arrays], zeroed: Mapping[str, np.ndarray]) -> None:
+        """Before a step.
+
+        Args:
+          grads: by side and JAX name.
+          zeroed: by JAX name, bool: the numbers that the optimizers get as zero.
+        """
+        for side, arrays in grads.items():
+            self._sides[side]["grads"].append(self._some(arrays, zeroed))
+            self._sides[side]["norms"].append(np.array([_norm(arrays[name]) for name in self._shapes]))
+
+    def after(self, params: Mapping[str, Arrays], used: Arrays | None, options: Sequence[list[Options]]) -> None:
         """After a step.
 
         Args:
-          params: after it, by side and JAX name.
-          grads: that the optimizers got, by side and JAX name.
+          params: by side and JAX name.
           used: PyTorch's gradients as its step left them; None where it kept none.
           options: of PyTorch's optimizer, before the step and after it.
         """
-        for side, rows in self._sides.items():
-            rows["params"].append(self._some(params[side]))
-            rows["grads"].append(self._some(grads[side]))
-            rows["norms"].append(np.array([_norm(grads[side][name]) for name in self._shapes]))
+        for side, arrays in params.items():
+            self._sides[side]["params"].append(self._some(arrays))
         self._used.append(self._sides["torch"]["grads"][-1] if used is None else self._some(used))
         before, after = options
         self._options = [*self._options[:-1], before, after]
-        steps = [_norm(np.subtract(params["jax"][name], self._last[name])) for name in self._shapes]
-        self._moved.append(float(np.linalg.norm(steps)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = [_norm(np.subtract(params["jax"][name], self._last[name])) for name in self._shapes]
+            self._moved.append(float(np.linalg.norm(steps)))
         self._last = params["jax"]
 
     def recording(self) -> Recording:
         """All that was collected, of at least one step."""
-        sizes = [min(int(np.prod(shape)), KEPT) for shape in self._shapes.values()]
+        sizes = [min(math.prod(shape), KEPT) for shape in self._shapes.values()]
         jax, torch = (
             Side(**{name: np.stack(rows) for name, rows in self._sides[side].items()}) for side in ("jax", "torch")
         )
@@ -177,17 +182,22 @@ class Recorder:
             self._batch,
         )
 
-    def _some(self, arrays: Arrays) -> np.ndarray:
+    def _some(self, arrays: Arrays, zeroed: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """The numbers that are kept of every array, one after another, float64."""
-        return np.concatenate([_spread(np.asarray(arrays[name], np.float64).ravel()) for name in self._shapes])
+        kept = []
+        for name in self._shapes:
+            numbers = _spread(np.asarray(arrays[name]))
+            kept.append(np.where(_spread(zeroed[name]), 0.0, numbers) if zeroed and name in zeroed else numbers)
+        return np.concatenate(kept).astype(np.float64)
 
 
 def _norm(array: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(array, np.float64).ravel()))
+    with np.errstate(over="ignore", invalid="ignore"):  # training may end in infinities
+        return float(np.linalg.norm(np.asarray(array, np.float64).ravel("K")))
 
 
-def _spread(numbers: np.ndarray) -> np.ndarray:
-    """At most `KEPT` of the numbers, evenly spread."""
-    if numbers.size <= KEPT:
-        return numbers
-    return numbers[np.linspace(0, numbers.size - 1, KEPT).astype(np.int64)]
+def _spread(array: np.ndarray) -> np.ndarray:
+    """At most `KEPT` of an array's numbers, evenly spread."""
+    if array.size <= KEPT:
+        return array.ravel()
+    return array[np.unravel_index(np.linspace(0, array.size - 1, KEPT).astype(np.int64), array.shape)]

@@ -66,13 +66,11 @@ class Told:
 
     Attributes:
       rule: of all recorded numbers.
-      rates: ``[steps + 1]``, learning rates of the first group.
       batch: images in a batch; 0 if not known.
       altered: whether PyTorch's step alters gradients otherwise than by clipping them.
     """
 
     rule: Rule
-    rates: np.ndarray
     batch: int
     altered: bool
 
@@ -83,30 +81,38 @@ class Told:
 
 def told(recording: Recording) -> Told | None:
     """What PyTorch's optimizer is told; None where its steps are not known."""
-    if not recording.kind:
+    if not recording.kind or len({len(groups) for groups in recording.options}) > 1:
         return None
     names = set.intersection(*(set(group) for group in recording.options[0]))
     options = {}
     for name in names:
         by_group = np.array([[group[name] for group in groups] for groups in recording.options])
         options[name] = by_group[:, recording.group] if by_group.shape[1] > 1 else by_group
-    idle = ~(recording.torch.deltas.any(0) | recording.torch.grads.any(0))  # PyTorch skips what has no gradient
-    rates = np.array([groups[0]["lr"] for groups in recording.options])
     clip = _clip(recording)
     rule = Rule(
         recording.kind,
         options,
-        (recording.group >= 0) & ~idle,
+        (recording.group >= 0) & ~_skipped(recording, options["weight_decay"]),
         clip,
         "decoupled" if options.get("decoupled_weight_decay", np.zeros(1)).any() else "coupled",
         corrected=(recording.kind == "Adam",) * 2,
         maximum="raw" if options.get("amsgrad", np.zeros(1)).any() else "",
         initial=float(options.get("initial_accumulator_value", np.zeros(1)).max()),
     )
-    return Told(rule, rates, recording.batch, clip is None and not _clips(Clip("value", np.inf), recording))
+    return Told(rule, recording.batch, clip is None and not _clips(Clip("value", np.inf), recording))
+
+
+def _skipped(recording: Recording, decay: np.ndarray) -> np.ndarray:
+    """``[numbers]``, bool: of parameters that do not decay as they should: PyTorch skips what has no gradient."""
+    still = ~(recording.torch.deltas.any(0) | recording.torch.grads.any(0))
+    decays = (decay[:-1] * recording.torch.params[:-1]).any(0)
+    owners = range(len(recording.shapes))
+    skipped = [still[recording.owner == i].all() and decays[recording.owner == i].any() for i in owners]
+    return np.array(skipped, bool)[recording.owner]
 
 
 def judged(recording: Recording, name: str) -> Judged:
+    """What a side, ``"jax"`` or ``"torch"``, did to the numbers that are one number on both sides."""
     side: Side = getattr(recording, name)
     which = np.flatnonzero(~recording.merged)
     owner = recording.owner[which]

@@ -314,12 +314,12 @@ def train(
         for name, where in noise.items():
             zeroed[name] = zeroed.get(name, False) | where
         if recorder is not None:
-            grads = {side: _zeroed(arrays, rounding) for side, arrays in grads.items()}
+            recorder.before(grads, rounding)
         for run in exact:
             run.update(rounding)
         if recorder is not None:
             params = {"jax": exact[0].params(), "torch": exact[1].params()}
-            recorder.step(params, grads, exact[1].used(), exact[1].options)
+            recorder.after(params, exact[1].used(), exact[1].options)
         if pairing is None:
             (ours, unknown), (theirs, unknown_too) = exact[0].remembered(), exact[1].remembered()
             pairing = optimizers.pair(ours, theirs, (*unknown, *unknown_too))
@@ -388,12 +388,6 @@ def _rounding_only(ours: Arrays, theirs: Arrays) -> tuple[_Masks, _Masks]:
     noise = {name: mask & (sizes[name] > 0) for name, mask in masks.items()}
     noise = {name: where for name, where in noise.items() if where.any()}
     return {name: masks[name] for name in noise}, noise
-
-
-def _zeroed(grads: Arrays, rounding: _Masks) -> Arrays:
-    """Copies of gradients, with the numbers under the masks as zero."""
-    return {name: np.where(rounding[name], 0.0, grad) if name in rounding else np.array(grad)
-            for name, grad in grads.items()}  # fmt: skip
 
 
 def _row(ours: _JaxRun | _TorchRun, theirs: _JaxRun | _TorchRun, pairing: optimizers.Pairing) -> _Row:
