@@ -104,8 +104,8 @@ def told(recording: Recording) -> Told | None:
 
 def _skipped(recording: Recording, decay: np.ndarray) -> np.ndarray:
     """``[numbers]``, bool: of parameters that do not decay as they should: PyTorch skips what has no gradient."""
-    still = ~(recording.torch.deltas.any(0) | recording.torch.grads.any(0))
-    decays = (decay[:-1] * recording.torch.params[:-1]).any(0)
+    still = np.asarray(~(recording.torch.deltas.any(0) | recording.torch.grads.any(0)))
+    decays = np.asarray((decay[:-1] * recording.torch.params[:-1]).any(0))
     owners = range(len(recording.shapes))
     skipped = [still[recording.owner == i].all() and decays[recording.owner == i].any() for i in owners]
     return np.array(skipped, bool)[recording.owner]
