@@ -18,7 +18,9 @@ from netparity import (
     jax_side,
     levels,
     lockstep,
+    optimizer_diagnosis,
     prepare,
+    recording,
     repro,
     stage,
     state,
@@ -181,15 +183,27 @@ def compare(
     )
     result.checks += checks
     result.checks += state.checks(pair, states, allow)
+    recorder = recording.Recorder(result.batch_size)
     if steps and optimizer is not None and not result.failures:  # training would only repeat them
         result.steps = steps
-        result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow)
+        result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow, recorder)
         result.checks += checks
     if result.failures:
-        result.diagnosis = describe(result.failures[0], pair)
+        result.diagnosis = _diagnosis(result.failures[0], pair, recorder)
         wrong = [stage for stage, verdict in result.verdicts.items() if verdict == "failed"]
         result.torch_parents = isolation.torch_parents(pair, wrong, mode) if result.layers else {}
     return result
+
+
+def _diagnosis(failure: StageResult | Check, pair: Pair, recorder: recording.Recorder) -> str:
+    """One line: what differs first, and what explains it."""
+    if not (isinstance(failure, Check) and failure.level == "training"):
+        return describe(failure, pair)
+    recorded = recorder.recording()
+    explanation = optimizer_diagnosis.explain(recorded)
+    said = describe(failure, pair, {failure.stage: lambda: explanation})
+    seen = None if explanation else optimizer_diagnosis.pattern(recorded)
+    return f"{said}: {seen}" if seen else said
 
 
 def assert_parity(jax_network: JaxNetwork, module: nn.Module, inputs: Any, **keywords: Any) -> None:

@@ -14,7 +14,7 @@ import optax
 import torch
 from torch import nn
 
-from netparity import state, training
+from netparity import recording, state, training
 from netparity.adapters.given import JaxNetwork
 from netparity.measure import Arrays
 from netparity.prepare import Ready
@@ -28,6 +28,7 @@ def train(
     steps: int,
     dtypes: Collection[str],
     allow: Collection[str] = (),
+    recorder: recording.Recorder | None = None,
 ) -> tuple[Trajectory, list[Check]]:
     """Takes steps on the one batch that was given, each with dropout masks of its own.
 
@@ -37,8 +38,10 @@ def train(
       steps: at least 1.
       dtypes: of ``("float64", "float32")``.
       allow: as of `netparity.compare`.
+      recorder: as of `netparity.training.train`.
     """
-    return training.train(_jax_program(network, ready), _torch_program(ready, allow), optimizer, steps, dtypes)
+    ours, theirs = _jax_program(network, ready), _torch_program(ready, allow)
+    return training.train(ours, theirs, optimizer, steps, dtypes, recorder=recorder)
 
 
 def _jax_program(network: JaxNetwork, ready: Ready) -> training.JaxProgram:

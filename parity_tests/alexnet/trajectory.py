@@ -20,7 +20,8 @@ from jaxalex.training.state import TrainState
 from netparity import bounds
 from netparity.measure import Arrays
 from netparity.results import Check, Trajectory, check
-from netparity.training import chaos_ratio, distance, perturbed
+from netparity.runs import perturbed
+from netparity.training import chaos_ratio, distance
 from parity_tests.alexnet.networks import flat, nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 
