@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-
-import torch
 
 from jaxalex.data import Splits
 from netparity import bounds, isolation, levels, pairs
@@ -59,17 +56,6 @@ def bench(model: str, seed: int = 0, image_hw: tuple[int, int] | None = None, li
     pair = Pair(right[0].side, right[1].side, inputs.params, inputs.images, inputs.labels, seed)
     splits = data.load_digits().splits if like is None else like.splits
     return Bench(case, right, inputs, splits, feed(pair), seed)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside, PyTorch computes on one thread: sharing such small products out costs far more than it saves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def feed(pair: Pair) -> Fed:

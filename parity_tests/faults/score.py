@@ -17,12 +17,12 @@ from parity_tests.faults.bench import (
     feed,
     first_failure,
     judged,
-    one_thread,
     single_layers,
 )
 from parity_tests.faults.network import NETWORK
 from parity_tests.faults.planting import Fault
 from parity_tests.faults.training import CHANGES_NOTHING, TRAINING
+from parity_tests.ports.threads import one_thread
 
 SEEDS = 20
 

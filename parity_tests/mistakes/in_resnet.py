@@ -35,8 +35,6 @@ MISTAKES = (
             ("stride",)),
     Mistake("global maximum for average", "pooling", RESNET, "jax", "fc",
             jax(("x.mean(axis=(1, 2))", "x.max(axis=(1, 2))")), ("max", "average|mean")),
-    Mistake("global average over one axis", "global-average", RESNET, "jax", "fc",
-            jax(("x.mean(axis=(1, 2))", "x.mean(axis=1)")), ("axis|axes|average|mean",)),
     Mistake("epsilon of Keras", "norm-epsilon", RESNET, "torch", "layer1_0.bn2", attributes("layer1.0.bn2", eps=1e-3),
             ("epsilon", "0.001", "1e-05")),
     Mistake("momentum complemented", "bn-momentum", RESNET, "torch", "bn1", attributes("bn1", momentum=0.9),

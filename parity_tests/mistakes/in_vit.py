@@ -72,6 +72,6 @@ MISTAKES = (
     Mistake("normalisation's bias left out", "bias", VIT, "torch", "norm",
             forward("encoder.ln", lambda self, x: F.layer_norm(x, (32,), self.weight, None, self.eps)),
             ("bias", "left out")),
-    Mistake("skip of the normalised", "skip", VIT, "torch", "output",
+    Mistake("skip of the normalised", "skip", VIT, "torch", "block0",
             torch(_LAYER, ("return x + y", "return self.ln_2(x) + y")), ("skip|residual|shortcut",)),
 )  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -20,10 +22,10 @@ from torchvision.models.resnet import BasicBlock
 import netparity
 from netparity import JaxNetwork
 from parity_tests.mistakes import optimizers
-from parity_tests.mistakes.planting import Names, Network
+from parity_tests.mistakes.planting import Change, Names, Network
 from parity_tests.ports import torch_blocks, torch_modules
 from parity_tests.ports.cases import filled
-from parity_tests.ports.cases_others import images, nnx_perturbed, perturbed
+from parity_tests.ports.cases_others import images
 
 BIASED: dict[str, Any] = {"allow": ["biased running variance"]}
 Inputs = Callable[[np.random.Generator], tuple[np.ndarray, ...]]
@@ -36,6 +38,7 @@ def _linen(
     original: Callable[[], nn.Module],
     inputs: Inputs,
     num_classes: int | None = 5,
+    smaller: Sequence[Change] = (),
     **keywords: Any,
 ) -> Network:
     def build(names: Names) -> JaxNetwork:
@@ -43,17 +46,18 @@ def _linen(
         shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs(np.random.default_rng(0)))
         return netparity.linen(module, filled(shapes))
 
-    return Network(name, "linen", source, build, original, inputs, num_classes, keywords)
+    return Network(name, "linen", source, build, original, inputs, num_classes, keywords, tuple(smaller))
 
 
 def _nnx(
-    name: str, source: str, port: Callable[[Names], Any], original: Callable[[], nn.Module], inputs: Inputs,
-    **keywords: Any,
+    name: str, source: str, port: Callable[[Names], nnx.Module], original: Callable[[], nn.Module], inputs: Inputs,
+    smaller: Sequence[Change] = (), **keywords: Any,
 ) -> Network:  # fmt: skip
     def build(names: Names) -> JaxNetwork:
-        return netparity.nnx(nnx_perturbed(port(names)))
+        graph, state = nnx.split(nnx.eval_shape(lambda: port(names)))
+        return netparity.nnx(nnx.merge(graph, _drawn(state, channels_last=True)))
 
-    return Network(name, "nnx", source, build, original, inputs, 5, keywords)
+    return Network(name, "nnx", source, build, original, inputs, 5, keywords, tuple(smaller))
 
 
 def _equinox(
@@ -61,9 +65,29 @@ def _equinox(
     **keywords: Any,
 ) -> Network:  # fmt: skip
     def build(names: Names) -> JaxNetwork:
-        return netparity.equinox(*perturbed(port(names)))
+        return netparity.equinox(*_drawn(eqx.filter_eval_shape(lambda: port(names)), channels_last=False))
 
     return Network(name, "equinox", source, build, original, inputs, 5, keywords)
+
+
+def _drawn(tree: Any, channels_last: bool) -> Any:
+    """Values for a tree of shapes, none of them a constant; drawn by NumPy, since JAX compiles what it draws with."""
+    rng = np.random.default_rng(0)
+
+    def drawn(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        if len(leaf.shape) > 1:
+            fan_in = math.prod(leaf.shape[:-1] if channels_last else leaf.shape[1:])
+            return jnp.asarray(rng.standard_normal(leaf.shape) * math.sqrt(2 / fan_in), leaf.dtype)
+        around = 0.0 if "bias" in jax.tree_util.keystr(path) else 1.0
+        return jnp.asarray(around + rng.uniform(-0.4, 0.4, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(drawn, tree)
 
 
 def _tokens(batch: int, time: int, vocabulary: int) -> Inputs:
@@ -71,11 +95,27 @@ def _tokens(batch: int, time: int, vocabulary: int) -> Inputs:
 
 
 def _alexnet() -> nn.Module:
-    module = models.alexnet(num_classes=5)
+    with torch.device("meta"):  # its own classifier of 58 million parameters is never made
+        module = models.alexnet(num_classes=5)
+    module.features = nn.Sequential(
+        nn.Conv2d(3, 8, 11, stride=4, padding=2),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(8, 12, 5, padding=2),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(12, 14, 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv2d(14, 10, 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv2d(10, 6, 3, padding=1),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+    )
     module.classifier = nn.Sequential(
-        nn.Dropout(), nn.Linear(256 * 6 * 6, 12), nn.ReLU(True),
-        nn.Dropout(), nn.Linear(12, 10), nn.ReLU(True),
-        nn.Linear(10, 5),
+        nn.Dropout(), nn.Linear(6 * 6 * 6, 12), nn.ReLU(True),
+        nn.Dropout(), nn.Linear(12, 12), nn.ReLU(True),
+        nn.Linear(12, 5),
     )  # fmt: skip
     return module
 
@@ -94,9 +134,14 @@ def _vgg() -> nn.Module:
 
 
 def _resnet() -> nn.Module:
-    """torchvision's ResNet with one block in each of its first two groups and none in the others."""
-    module = models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5)
-    module.layer3, module.layer4, module.fc = nn.Sequential(), nn.Sequential(), nn.Linear(128, 5)
+    """torchvision's ResNet, an eighth as wide, with one block in each of its first two groups alone."""
+    with torch.device("meta"):
+        module = models.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5)
+    projection = nn.Sequential(nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16))
+    module.conv1, module.bn1 = nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8)
+    module.layer1 = nn.Sequential(BasicBlock(8, 8))
+    module.layer2 = nn.Sequential(BasicBlock(8, 16, 2, projection))
+    module.layer3, module.layer4, module.fc = nn.Sequential(), nn.Sequential(), nn.Linear(16, 5)
     return module
 
 
@@ -134,11 +179,15 @@ _PORTS = (
     _linen("lenet5", "lenet.py", lambda names: names["LeNet5"](num_classes=5),
            lambda: torch_modules.LeNet5(16, 20, num_classes=5), images(4, 16, 20, 1)),
     _linen("alexnet", "alexnet.py", lambda names: names["AlexNet"](num_classes=5, hidden=12),
-           _alexnet, images(2, 67, 99, 3)),
+           _alexnet, images(2, 67, 99, 3), smaller=[
+               (f"nn.Conv({wide},", f"nn.Conv({narrow},")
+               for wide, narrow in ((64, 8), (192, 12), (384, 14), (256, 10), (256, 6))
+           ]),
     _linen("vgg11_bn", "vgg.py", lambda names: names["VGG"]((6, "M", 8, "M"), True, 12, 5),
            _vgg, images(4, 12, 20, 3), **BIASED),
     _linen("resnet18", "resnet.py", lambda names: names["ResNet"]((1, 1), num_classes=5),
-           _resnet, images(4, 20, 28, 3), **BIASED),
+           _resnet, images(4, 20, 28, 3),
+           smaller=[("nn.Conv(64,", "nn.Conv(8,"), ("(64 * 2**i", "(8 * 2**i")], **BIASED),
     _linen("mobilenet_v3_small", "mobilenet.py", _mobilenet_port, _mobilenet, images(4, 24, 40, 3), **BIASED),
     _linen("vit_b_16", "vit.py", lambda names: names["VisionTransformer"](4, 1, 4, 32, 40, 5, dropout=0.1),
            _vit, images(4, 12, 12, 3)),  # torchvision's takes square images alone
@@ -149,7 +198,9 @@ _PORTS = (
     _nnx("nnx_lenet5", "nnx_lenet.py", lambda names: names["LeNet5"](5, (16, 20), rngs=nnx.Rngs(0)),
          lambda: torch_modules.LeNet5(16, 20, num_classes=5, padding=0), images(4, 16, 20, 1)),
     _nnx("nnx_resnet18", "nnx_resnet.py", lambda names: names["ResNet"](5, (1, 1), rngs=nnx.Rngs(0)),
-         _resnet, images(4, 20, 28, 3), **BIASED),
+         _resnet, images(4, 20, 28, 3),
+         [("conv(3, 64,", "conv(3, 8,"), ("batch_norm(64,", "batch_norm(8,"), ("in_features = 64", "in_features = 8"),
+          ("features = 64 *", "features = 8 *")], **BIASED),
     _nnx("nnx_vit", "nnx_vit.py",
          lambda names: names["VisionTransformer"](12, 4, 1, 4, 32, 40, 5, 0.1, rngs=nnx.Rngs(0)),
          _vit, images(4, 12, 12, 3)),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import inspect
-import pathlib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,9 +33,9 @@ def ported(file: str, changes: Sequence[Change] = ()) -> Names:
     Raises:
       ValueError: if a text is not there.
     """
-    source = (pathlib.Path(ports.__file__).parent / file).read_text()
-    names: Names = {"__name__": f"{ports.__name__}.{file.removesuffix('.py')}"}
-    exec(compile(_changed(source, changes), file, "exec"), names)
+    module = importlib.import_module(f"{ports.__name__}.{file.removesuffix('.py')}")  # dataclasses look it up
+    names: Names = {"__name__": module.__name__}
+    exec(compile(_changed(inspect.getsource(module), changes), file, "exec"), names)
     return names
 
 
@@ -60,6 +60,7 @@ class Network:
       inputs: draws a batch in the port's layout.
       num_classes: of the logits; None where the loss is a random sum of the outputs.
       keywords: what else `netparity.compare` is given.
+      smaller: what is always changed in the source: numbers of channels that are no arguments.
     """
 
     name: str
@@ -70,10 +71,11 @@ class Network:
     inputs: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
     num_classes: int | None
     keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    smaller: tuple[Change, ...] = ()
 
     def port(self, changes: Sequence[Change] = ()) -> JaxNetwork:
         """The JAX network, of the port's source with some of its text changed."""
-        return self.build(ported(self.source, changes))
+        return self.build(ported(self.source, (*changes, *self.smaller)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ import netparity
 from netparity import JaxNetwork, ParityError, prepare
 from parity_tests.mistakes.networks import NETWORKS
 from parity_tests.mistakes.planting import Mistake, Network, Setup, right
+from parity_tests.ports.threads import one_thread
 
 TOLERANCES = (1e-5, 1e-3, 1e-1)
 NONE_KNOWN = "no known mistake explains it"
@@ -126,6 +127,7 @@ def logits(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(outputs), list(theirs.values())[-1]
 
 
+@one_thread()
 def score(
     mistakes: Sequence[Mistake],
     networks: Iterable[Network],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 
@@ -25,9 +26,9 @@ class Decoder(nn.Module):
         x = nn.GroupNorm(num_groups=4, epsilon=1e-5, name="norm")(x)
         x = nn.silu(x)
         x = nn.Conv(self.features, (3, 3), strides=2, padding=1, feature_group_count=4, name="down")(x)
-        x = nn.leaky_relu(x, 0.01)
+        x = jnp.where(x > 0, x, 0.01 * x)  # nn.leaky_relu has the gradient 1 at 0, PyTorch's the slope
         # PyTorch's padding of 1 takes away what Flax's adds: each side gets kernel - 1 - padding.
-        x = nn.ConvTranspose(self.features, (4, 4), strides=(2, 2), padding=((2, 2), (2, 2)), name="up")(x)
+        x = nn.ConvTranspose(self.features // 2, (4, 4), strides=(2, 2), padding=((2, 2), (2, 2)), name="up")(x)
         x = nn.elu(x)
         x = resized(x, height, width)
         return nn.Conv(self.num_classes, (1, 1), name="head")(x)

@@ -22,8 +22,8 @@ class Decoder(nn.Module):
         self.dilated = nn.Conv2d(3, features, 3, padding=2, dilation=2, bias=False)
         self.norm = nn.GroupNorm(4, features)
         self.down = nn.Conv2d(features, features, 3, stride=2, padding=1, groups=4)
-        self.up = nn.ConvTranspose2d(features, features, 4, stride=2, padding=1)
-        self.head = nn.Conv2d(features, num_classes, 1)
+        self.up = nn.ConvTranspose2d(features, features // 2, 4, stride=2, padding=1)
+        self.head = nn.Conv2d(features // 2, num_classes, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[2:]
