@@ -49,7 +49,7 @@ MISTAKES = (
             attributes(_ATTENTION, interleaved=False), ("interleaved|neighbours|halves",)),
     Mistake("rotary positions left out", "rope", GPT, "torch", _OUT,
             torch(_ATTENTION, ("q, k = rotated(q, self.interleaved), rotated(k, self.interleaved)", "pass")),
-            ("rotary|rope", "left out")),
+            ("rotary|rope", "left out|nothing")),
     Mistake("rotary positions turned backwards", "rope", GPT, "jax", _OUT,
             jax(("angles = jnp.arange", "angles = -jnp.arange")), ("rotary|rope",)),
     Mistake("another base of rotary positions", "rope", "gpt_interleaved", "jax", _OUT,

@@ -27,7 +27,7 @@ MISTAKES = (
     Mistake("relu for tanh", "activation", LENET, "jax", "conv2",
             port(("nn.tanh(self.conv1(x))", "nn.relu(self.conv1(x))")), ("relu", "tanh")),
     Mistake("no activation before the last layer", "activation", LENET, "jax", "fc3",
-            port(("nn.tanh(self.fc2(x))", "self.fc2(x)")), ("tanh", "left out|no activation|none")),
+            port(("nn.tanh(self.fc2(x))", "self.fc2(x)")), ("tanh", "left out|nothing")),
     Mistake("maximum for average pooling", "pooling", LENET, "jax", "fc1",
             port(("nn.avg_pool(nn.tanh(self.conv2(x))", "nn.max_pool(nn.tanh(self.conv2(x))")), ("max", "average|avg")),
     Mistake("flattened by width, height, channel", "flatten-order", LENET, "jax", "fc1",

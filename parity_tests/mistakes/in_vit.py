@@ -68,7 +68,7 @@ MISTAKES = (
     Mistake("attention over the batch", "batch-first", VIT, "torch", "block0.attention",
             attributes(f"{_LAYER}.self_attention", batch_first=False), ("batch",)),
     Mistake("positions left out", "position-embedding", VIT, "torch", "Dropout_0",
-            torch("encoder", ("input = input + self.pos_embedding", "pass")), ("position|pos_embedding", "left out")),
+            torch("encoder", ("input = input + self.pos_embedding", "pass")), ("position|pos_embedding", "left out|nothing")),
     Mistake("normalisation's bias left out", "bias", VIT, "torch", "norm",
             forward("encoder.ln", lambda self, x: F.layer_norm(x, (32,), self.weight, None, self.eps)),
             ("bias", "left out")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 
 import netparity
 from netparity import JaxNetwork, ParityError, prepare
+from parity_tests.mistakes.harmless import HARMLESS, Harmless
 from parity_tests.mistakes.networks import NETWORKS
 from parity_tests.mistakes.planting import Mistake, Network, Setup, right
 from parity_tests.ports.threads import one_thread
@@ -81,7 +82,8 @@ def plant(mistake: Mistake, bench: Bench) -> Outcome:
         found = None if result.first_divergence is None else result.first_divergence[0]
         diagnosis = result.diagnosis or ""
     except ParityError as refused:  # the parameters do not fit, say: it is told, and no number compared
-        found, diagnosis = "refused", str(refused)
+        diagnosis = str(refused)
+        found = mistake.stage if mistake.stage in diagnosis else "refused"
     close = closeness(setup)
     return Outcome(mistake, found, diagnosis, verdict(mistake, diagnosis), close, time.process_time() - begin)
 
@@ -130,12 +132,12 @@ def logits(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
 @one_thread()
 def score(
     mistakes: Sequence[Mistake],
-    networks: Iterable[Network],
+    networks: Sequence[Network],
     seeds: int = 1,
     progress: Callable[[str], None] = lambda text: None,
     each: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """Plants mistakes, and compares the right networks with several seeds.
+    """Plants mistakes, and compares the right networks with several seeds and with what changes nothing.
 
     Args:
       mistakes: sorted by their networks, since these share what is compiled.
@@ -152,18 +154,34 @@ def score(
         progress(f"mistake {number} of {len(mistakes)}: {mistake.network}: {mistake.name}")
         outcomes.append(plant(mistake, bench))
         each(row(outcomes[-1]))
-    refused, compared_ = [], 0
+    refused, harmless = [], []
     for network in networks:
         for seed in range(seeds):
             progress(f"right: {network.name}, seed {seed}")
-            compared_ += 1
             result = compared(bench.setup(network, seed))
             if not result.passed:
                 refused.append({"network": network.name, "seed": seed, "diagnosis": result.diagnosis})
+        for change in HARMLESS:
+            if change.network == network.name:
+                progress(f"harmless: {network.name}: {change.name}")
+                harmless.append(unchanged(change, bench))
     return {
         "totals": totals(outcomes),
-        "right": {"networks": compared_, "refused": refused},
+        "right": {"networks": seeds * len(networks), "refused": refused},
+        "harmless": harmless,
         "mistakes": [row(one) for one in outcomes],
+    }
+
+
+def unchanged(change: Harmless, bench: Bench) -> dict[str, Any]:
+    """Whether a network passes with a change that changes nothing."""
+    result = compared(change.plant(bench.setup(NETWORKS[change.network])))
+    return {
+        "name": change.name,
+        "network": change.network,
+        "why": change.why,
+        "passed": result.passed,
+        "diagnosis": result.diagnosis,
     }
 
 
@@ -177,6 +195,31 @@ def totals(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         **{verdict: verdicts[verdict] for verdict in ("right", "wrong", "none")},
         "allclose_passes": {str(t): sum(one.allclose[str(t)] for one in outcomes) for t in TOLERANCES},
     }
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """What `score` found, in a table of the networks and a few lines."""
+    lines = [f"{'network':20} planted caught located right wrong none"]
+    for name in dict.fromkeys(one["network"] for one in found["mistakes"]):
+        own = [one for one in found["mistakes"] if one["network"] == name]
+        verdicts = [sum(one["verdict"] == verdict for one in own) for verdict in ("right", "wrong", "none")]
+        numbers = [len(own), sum(one["caught"] for one in own), sum(one["located"] for one in own), *verdicts]
+        widths = (7, 6, 7, 5, 5, 4)
+        lines.append(f"{name:20} {' '.join(f'{n:{width}}' for n, width in zip(numbers, widths, strict=True))}")
+    of, right = found["totals"], found["right"]
+    passes = ", ".join(f"{count} at {tolerance}" for tolerance, count in of["allclose_passes"].items())
+    harmless = found["harmless"]
+    told = sum(not one["passed"] for one in harmless)
+    lines += [
+        f"{of['planted']} mistakes: {of['caught']} caught, {of['located']} located, diagnosed {of['right']} right, "
+        f"{of['wrong']} wrong, {of['none']} not at all",
+        f"assert_allclose on the logits passes with {passes}",
+        f"{right['networks']} right networks: {len(right['refused'])} refused",
+        f"{len(harmless)} changes that change nothing: {told} refused",
+    ]
+    lines += [f"    refused: {one['network']}, seed {one['seed']}: {one['diagnosis']}" for one in right["refused"]]
+    lines += [f"    refused: {one['name']}: {one['diagnosis']}" for one in harmless if not one["passed"]]
+    return "\n".join(lines)
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
