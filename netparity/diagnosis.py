@@ -94,8 +94,8 @@ def _coarse(failure: StageResult) -> Diagnosis | None:
 
 def _layer(one: Stage) -> Diagnosis | None:
     """Tries the known mistakes on one stage."""
-    if one.name in one.pair.jax.dropouts and one.mode == "training":
-        return _dropout(one)
+    if one.name in one.pair.jax.dropouts and one.mode == "training" and (found := _dropout(one)) is not None:
+        return found
     with calls.own_forwards(one.pair.torch.module, one.path) as any_own:
         if any_own and _fits_plain(one):
             found = _altered(one, "torch")
