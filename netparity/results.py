@@ -235,11 +235,12 @@ class Result:
         pass tell nothing of a stage: they differ in all that come before one that fails.
         """
         compared = {row.stage for row in self.layers}
-        alone = {row.stage for row in failures(self.layers)}
         checks = [one for one in self.checks if not one.passed and one.note != NEVER_REACHED]
-        alone |= {one.stage for one in checks if one.level not in ("forward", "gradients")}
-        alone |= {self.first_divergence[0]} if self.first_divergence else set()
         inherited = {one.stage for one in checks if one.level == "forward"}
+        alone = {row.stage for row in failures(self.layers)}
+        alone |= {one.stage for one in checks if one.level not in ("forward", "gradients", "state")}
+        alone |= {one.stage for one in checks if one.level == "state"} - inherited
+        alone |= {self.first_divergence[0]} if self.first_divergence else set()
         found = {}
         for stage in self.parents or dict.fromkeys(row.stage for row in self.layers):
             if stage in alone:

@@ -24,12 +24,8 @@ def diagnosis(model: Mapping[str, Any]) -> str:
     if not model.get("first_divergence"):
         return ""
     stage, what = model["first_divergence"]
-    said = (model.get("diagnosis") or "").splitlines()
-    cause = said[0].removeprefix(f"first diverging stage: {stage} ({what}); ") if said else ""
     parts = [f'<p class="lead"><b>{text(stage)}</b> ({text(what)}) is the first that differs.</p>']
-    parts += [
-        f'<p class="cause">{text(line[:1].upper() + line[1:])}</p>' for line in (cause, *said[1:]) if line.strip()
-    ]
+    parts += _explained(model.get("diagnosis") or "")
     parents, verdicts = model.get("parents") or {}, model.get("verdicts") or {}
     if parents.get(stage):
         parts.append(f"<p>It is computed from {_listed(parents[stage], verdicts)}.</p>")
@@ -42,6 +38,20 @@ def diagnosis(model: Mapping[str, Any]) -> str:
         around = graph_chart(kept, others, verdicts, stage, f"The graph around {stage}")
         parts.append(region(around, f"The graph around {stage}", "graph-box"))
     return f'<div class="diagnosis">{"".join(parts)}</div>'
+
+
+def _explained(said: str) -> list[str]:
+    """The sentences of a diagnosis, without the name of the stage, what explains the difference before all others."""
+    first, *more = said.splitlines() or [""]
+    cause = first.partition("); ")[2] if first.startswith("first diverging stage: ") else first
+    known = cause.removeprefix(_VANISHES)
+    lines = known.replace("explains it: ", "explains it; ").split("; ") + more
+    parts = [f"<p>{text(line[:1].upper() + line[1:])}.</p>" for line in lines if line.strip()]
+    parts[:1] = [part.replace("<p>", '<p class="cause">') for part in parts[:1]]
+    return [*parts, "<p>Changed in that alone, both sides agree.</p>"] if known != cause else parts
+
+
+_VANISHES = "the difference vanishes under: "
 
 
 def _listed(names: Sequence[str], verdicts: Mapping[str, str]) -> str:

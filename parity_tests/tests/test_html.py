@@ -87,12 +87,32 @@ def test_what_differs_first_and_why_stands_in_a_box_in_the_verdict(tmp_path):
     said = [_words(paragraph) for paragraph in box.iter("p")]
     assert said == [
         "relu1 (output) is the first that differs.",
-        "JAX: a made-up mistake",
-        "Pattern: a made-up pattern",
+        "JAX: a made-up mistake.",
+        "Pattern: a made-up pattern.",
         "It is computed from conv1 (agrees).",
     ]
     around = [_words(text) for text in box.iter("text")]
     assert around == ["input", "✓ conv1", "✗ relu1 — first difference", "≈ pool1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "sentences"),
+    [
+        (
+            "(output, in evaluation); the difference vanishes under: JAX has epsilon 1e-06 where PyTorch has 1e-05",
+            ["JAX has epsilon 1e-06 where PyTorch has 1e-05.", "Changed in that alone, both sides agree."],
+        ),
+        (
+            "(output); no known mistake explains it: JAX's output is -2 times PyTorch's; relative error 3.0e+00",
+            ["No known mistake explains it.", "JAX's output is -2 times PyTorch's.", "Relative error 3.0e+00."],
+        ),
+    ],
+)
+def test_the_box_says_the_diagnosis_in_sentences(said, sentences, tmp_path):
+    report = failing_report()
+    report["models"]["cifar10"]["diagnosis"] = f"first diverging stage: relu1 {said}"
+    (box,) = (e for e in _page(report, tmp_path).iter("div") if e.get("class") == "diagnosis")
+    assert [_words(paragraph) for paragraph in box.iter("p")][1:-1] == sentences
 
 
 def test_the_graph_shows_every_stage_with_its_verdict_in_shape_and_text(tmp_path):

@@ -35,6 +35,7 @@ def _failing() -> Result:
     result.layers[5] = _row("bn", 0.5, "vjp_input")
     result.checks[1:] = [check("forward", stage, stage, 0.125, 1e-12) for stage in STAGES[1:]]
     result.checks.append(check("gradients", "conv", "d loss / d conv", 0.1, 1e-12))
+    result.checks.append(check("state", "fc", "fc.mean after a step", 0.1, 1e-12))  # of what it was fed
     result.diagnosis = "first diverging stage: bn (output); JAX has epsilon 1e-06 where PyTorch has 1e-05"
     result.conventions = [Convention("bn", "epsilon", "1e-06", "1e-05")]
     return result
@@ -98,6 +99,8 @@ def test_verdicts_tell_what_differs_itself_from_what_is_fed_what_differs():
     assert _failing().verdicts == {"conv": "passed", "bn": "failed", "relu": "inherited", "fc": "inherited"}
     assert document.model(_failing())["verdicts"]["relu"] == "inherited"
     assert document.model(_failing())["first_divergence"] == ["bn", "output"]
+    state = check("state", "bn", "bn.mean after a step", 0.1, 1e-12)
+    assert dataclasses.replace(_passing(), checks=[*_passing().checks, state]).verdicts["bn"] == "failed"
     ended = _passing()
     ended.layers = []
     ended.checks = [
