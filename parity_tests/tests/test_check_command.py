@@ -113,7 +113,7 @@ def test_a_module_is_found_from_this_folder(folder, monkeypatch, capsys):
         ("networks.py:rihgt", "has no function rihgt: it has networks, right, wrong, asserted"),
         ("networks.py:weight", "networks.py:weight is ndarray, no function"),
         ("networks.py:networks", "needs arguments (factor)"),
-        ("networks.py:nothing", "returned NoneType: it has to return what netparity.compare"),
+        ("networks.py:nothing", "returned nothing: it has to return what netparity.compare"),
         ("networks.py:unlike", "labels of the mean cross-entropy"),
         ("networks.py:leaves", "calls sys.exit"),
     ],
