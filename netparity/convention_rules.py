@@ -67,7 +67,9 @@ def _epsilon(two: Two) -> Iterator[Difference]:
     if theirs is None:
         yield Difference("epsilon", ours, "None: the dtype's own")
     elif ours != theirs:
-        yield Difference("epsilon", ours, theirs, "Flax's default is 1e-06, PyTorch's and Equinox's are 1e-05")
+        default = "1e-05" if two.kind == "BatchNorm" else "1e-06"
+        note = f"the default of Flax's {two.kind} is {default}, PyTorch's 1e-05" if "epsilon" in two.ours else ""
+        yield Difference("epsilon", ours, theirs, note)
 
 
 def _momentum(two: Two) -> Iterator[Difference]:

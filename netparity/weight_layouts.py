@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 Make = Callable[[np.ndarray], np.ndarray]
 _MOST_AXES = 5  # of which all orders are tried
 _SAMPLE = 256
+CHUNK = 2**22  # numbers that are looked at together, so that a large array takes little more memory than its own
 _FEW = 16  # blocks, whose order is told one by one
 _KNOWN = {
     (2, (1, 0)): "transposed",
@@ -179,7 +180,9 @@ def _keys(slices: np.ndarray) -> np.ndarray:
     """A number for each slice that depends on all of its numbers and their places."""
     rows = slices.reshape(len(slices), -1)
     weights = np.random.default_rng(1).integers(1, 2**63, rows.shape[1], np.uint64)
-    return (bits(rows) * weights).sum(axis=1, dtype=np.uint64)
+    some = max(1, CHUNK // max(1, rows.shape[1]))
+    parts = [(bits(rows[i : i + some]) * weights).sum(axis=1, dtype=np.uint64) for i in range(0, len(rows), some)]
+    return np.concatenate(parts)
 
 
 def bits(array: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from netparity import weight_layouts
 from netparity.measure import ParityError
-from netparity.weight_layouts import bits
+from netparity.weight_layouts import CHUNK, bits
 
 Shape = tuple[int, ...]
 
@@ -161,8 +161,12 @@ def _numpy(name: str, value: Any) -> np.ndarray:
 
 def _prints(array: np.ndarray) -> tuple[int, ...]:
     """The same for the same numbers in any order and shape: sums of their bits, which nothing rounds."""
-    whole = bits(array).ravel()
-    return array.size, int(whole.sum(dtype=np.uint64)), int((whole * whole).sum(dtype=np.uint64))
+    flat, first, second = array.reshape(-1), np.uint64(0), np.uint64(0)
+    with np.errstate(over="ignore"):  # sums are modulo 2 ** 64
+        for start in range(0, flat.size, CHUNK):
+            some = bits(flat[start : start + CHUNK])
+            first, second = first + some.sum(dtype=np.uint64), second + (some * some).sum(dtype=np.uint64)
+    return array.size, int(first), int(second)
 
 
 def _sliced(whole: np.ndarray, axis: int, index: int, count: int) -> np.ndarray:
@@ -193,16 +197,19 @@ def _pair(ours: _Side, name: str, theirs: _Side, other: str) -> WeightPair:
 
 def _difference(found: np.ndarray, true: np.ndarray) -> tuple[float, Shape | None]:
     """The largest difference over the largest true magnitude, and where it is."""
-    found, true = np.asarray(found, np.float64), np.asarray(true, np.float64)
-    with np.errstate(invalid="ignore"):
-        off = np.where((found == true) | (np.isnan(found) & np.isnan(true)), 0.0, np.abs(found - true))
-    off[np.isnan(off)] = np.inf
-    worst = np.unravel_index(int(off.argmax()), off.shape) if off.size else ()
-    place = tuple(int(i) for i in worst)
-    finite = np.abs(true[np.isfinite(true)])
-    scale = float(finite.max()) if finite.size else 0.0
-    largest = float(off[place]) if off.size else 0.0
-    return (0.0, None) if largest == 0 else (largest / scale if scale else math.inf, place)
+    largest, worst, scale = 0.0, 0, 0.0
+    ours, theirs = found.reshape(-1), true.reshape(-1)
+    for start in range(0, theirs.size, CHUNK):
+        x, y = (np.asarray(flat[start : start + CHUNK], np.float64) for flat in (ours, theirs))
+        with np.errstate(invalid="ignore"):
+            off = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0.0, np.abs(x - y))
+        off[np.isnan(off)] = np.inf
+        if off.max() > largest:
+            largest, worst = float(off.max()), start + int(off.argmax())
+        scale = max(scale, float(np.abs(y[np.isfinite(y)]).max(initial=0.0)))
+    if largest == 0:
+        return 0.0, None
+    return largest / scale if scale else math.inf, tuple(int(i) for i in np.unravel_index(worst, true.shape))
 
 
 def _by_content(ours: _Side, theirs: _Side) -> Iterator[WeightPair]:

@@ -64,18 +64,27 @@ def run(target: str, out: pathlib.Path | None, repro: pathlib.Path | None) -> in
 
 
 def _reported(result: Any, target: str, name: str, out: pathlib.Path | None, repro: pathlib.Path | None) -> int:
+    _require_result(result, target)
     from netparity import comparison
+
+    code = comparison.finish(getattr(result, "name", name), result, out)
+    if repro is None or code != 1:
+        return code
+    try:
+        print(f"reproduction: {result.repro(repro)}")
+    except ParityError as problem:  # what differs is no stage, such as the loss
+        frame.fail(f"--repro {repro}: {problem}")
+    except OSError as problem:
+        raise UsageError(f"--repro {repro}: {problem.filename or repro}: {problem.strerror}") from problem
+    return code
+
+
+def _require_result(result: Any, target: str) -> None:
     from netparity.results import Result
 
     if not isinstance(result, Result):
-        raise UsageError(f"{target} returned {type(result).__name__}: {_RETURN}")
-    code = comparison.finish(getattr(result, "name", name), result, out)
-    if repro is not None and code == 1:
-        try:
-            print(f"reproduction: {result.repro(repro)}")  # type: ignore[attr-defined]
-        except OSError as error:
-            raise UsageError(f"--repro {repro}: {error.filename or repro}: {error.strerror}") from error
-    return code
+        given = "nothing" if result is None else type(result).__name__
+        raise UsageError(f"{target} returned {given}: {_RETURN}")
 
 
 # ---------------------------------------------------------------------------------------------------- the function

@@ -43,6 +43,19 @@ def unlike():
     given, keywords = networks(1.0)
     return netparity.compare(*given, **keywords, labels=np.zeros(7, int))
 
+def reproduced():
+    result = wrong()
+    result.repro = lambda folder: folder / "repro.py"
+    return result
+
+def refused():
+    def repro(folder):
+        raise netparity.ParityError("there is nothing to reproduce")
+
+    result = wrong()
+    result.repro = repro
+    return result
+
 def nothing():
     right
 
@@ -110,10 +123,10 @@ def test_a_module_is_found_from_this_folder(folder, monkeypatch, capsys):
         ("notes.txt:f", "its name has to end in .py"),
         ("absent:f", "there is no module absent"),
         ("package.absent:f", "there is no module package.absent"),
-        ("networks.py:rihgt", "has no function rihgt: it has networks, right, wrong, asserted"),
+        ("networks.py:rihgt", "has no function rihgt: it has networks, right, wrong, asserted, "),
         ("networks.py:weight", "networks.py:weight is ndarray, no function"),
         ("networks.py:networks", "needs arguments (factor)"),
-        ("networks.py:nothing", "returned NoneType: it has to return what netparity.compare"),
+        ("networks.py:nothing", "returned nothing: it has to return what netparity.compare"),
         ("networks.py:unlike", "labels of the mean cross-entropy"),
         ("networks.py:leaves", "calls sys.exit"),
     ],
@@ -151,6 +164,14 @@ def test_an_error_of_their_own_is_a_traceback_of_their_own_lines(folder, monkeyp
 def test_a_folder_that_cannot_be_is_refused_before_anything_is_run(folder, flag, capsys):
     assert main.main(["check", f"{folder / 'absent.py'}:f", flag, str(folder / "notes.txt" / "x")]) == 2
     assert f"{flag} {folder / 'notes.txt' / 'x'}: {folder / 'notes.txt'} is a file" in capsys.readouterr().err
+
+
+def test_what_reproduces_a_difference_is_written(folder, capsys):
+    target = f"{folder / 'networks.py'}:reproduced"
+    assert main.main(["check", target, "--repro", str(folder / "repro")]) == 1
+    assert f"reproduction: {folder / 'repro' / 'repro.py'}" in capsys.readouterr().out
+    assert main.main(["check", target.replace("reproduced", "refused"), "--repro", str(folder / "repro")]) == 1
+    assert "there is nothing to reproduce" in capsys.readouterr().err
 
 
 def test_assert_parity_gives_nothing_to_write(folder, capsys):

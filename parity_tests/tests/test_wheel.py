@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 
 from parity_tests.examples import vgg
@@ -27,31 +28,54 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.slow
-def test_the_example_runs_elsewhere_with_only_the_wheel(tmp_path):
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of an installation of the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("jaxalex-*.whl")
+    (wheel,) = folder.glob("jaxalex-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert "netparity/report/html.css" in archive.namelist()
         assert {name.split("/")[0] for name in archive.namelist()} >= {"jaxalex", "netparity"}
         assert not [name for name in archive.namelist() if name.startswith(("parity_tests", "torch_ref", "tests"))]
-        archive.extractall(tmp_path / "site")
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def _run(site, elsewhere, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=elsewhere, env=environment, check=False, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_example_runs_elsewhere_with_only_the_wheel(site, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shutil.copy(vgg.__file__, elsewhere)
-    run = subprocess.run(
-        [sys.executable, "-c", _ALONE, "vgg.py", "out"],
-        cwd=elsewhere,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert run.stdout.splitlines()[0] == str(tmp_path / "site" / "netparity" / "__init__.py")
+    run = _run(site, elsewhere, "-c", _ALONE, "vgg.py", "out")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == str(site / "netparity" / "__init__.py")
     assert "vgg: PASSED" in run.stdout
     assert json.loads((elsewhere / "out" / "report.json").read_text())["passed"] is True
     assert "--paper: #ffffff" in (elsewhere / "out" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_both_commands_run_in_a_folder_with_nothing_but_what_they_are_given(site, tmp_path):
+    shutil.copy(vgg.__file__, tmp_path)
+    with (tmp_path / "vgg.py").open("a") as file:
+        file.write("\n\ndef wrong():\n    return compared({**TABLE, 'hidden.kernel': DenseKernel('dense1.weight')})\n")
+    run = _run(site, tmp_path, "-m", "netparity", "check", "vgg.py:wrong", "--out", "out")
+    assert run.returncode == 1, run.stderr
+    assert "first diverging stage: hidden (output)" in run.stdout
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["passed"] is False
+    np.savez(tmp_path / "a.npz", kernel=np.eye(3, 5))
+    np.savez(tmp_path / "b.npz", weight=np.eye(5, 3))
+    run = _run(site, tmp_path, "-m", "netparity", "weights", "a.npz", "b.npz")
+    assert run.returncode == 0, run.stderr
+    assert "equal (transposed)" in run.stdout
 
 
 def test_importing_it_imports_no_framework():
