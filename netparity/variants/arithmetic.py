@@ -67,7 +67,7 @@ def product(call: Call) -> Variants:
         own = 1 / constant if divides else float(constant)
         for said, factor in _factors(x, own):
             yield Variant(
-                "layer-scale", lambda c, f=factor: (c.args[0] if isinstance(c.args[0], torch.Tensor) else c.args[1]) * f,
+                "factor", lambda c, f=factor: (c.args[0] if isinstance(c.args[0], torch.Tensor) else c.args[1]) * f,
                 _key(constant), said, number(own),
             )  # fmt: skip
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and not divides:

@@ -75,7 +75,7 @@ def _kernels(axes: int) -> Variants:
     yield Variant(
         "kernel with input and output channels swapped",
         lambda c: _conv(c, weight=lambda w: w.transpose(0, 1)),
-        "kernel",
+        "kernel-layout",
     )
 
 
