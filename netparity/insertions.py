@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from netparity import calls, stage
 from netparity.stage import Change, Stage
@@ -129,6 +130,12 @@ def _after(one: Stage) -> _Attempts:
     """A function of single values after the stage."""
     for name, function, key in activations.after("after it"):
         yield f"{{me}}: {name}", key, lambda f=function: _with(one.run(), f)
+    for size, alpha, k in ((5, 1e-4, 2.0), (5, 5e-4, 2.0), (5, 1e-4, 1.0), (5, 5e-4, 1.0)):
+        said = f"local response normalisation after it (n {size}, alpha {alpha:g} divided by n, beta 0.75, k {k:g})"
+        yield (
+            f"{{me}}: {said}", "lrn",
+            lambda n=size, a=alpha, k=k: _with(one.run(), lambda y: F.local_response_norm(y, n, a, 0.75, k)),
+        )  # fmt: skip
     shape = one.found["jax"]["output"].shape
     factors = {"1/2": 0.5, "2": 2.0, "-1": -1.0}
     for n in dict.fromkeys(shape[1:]):

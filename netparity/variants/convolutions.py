@@ -107,7 +107,7 @@ def _paddings(
             ("reflect", "reflection"),
             ("circular", "wrapping round"),
         ):
-            yield Variant("padding", _padded(own, mode), "padding", f"by {said}", "zeros")
+            yield Variant("padding", _padded(own, mode), "padding", f"by {said}", "by zeros")
 
 
 def _same(n: int, extent: int, stride: int) -> tuple[int, int]:
@@ -215,7 +215,7 @@ def pad(call: Call) -> Variants:
     mode, value = call["mode"] or "constant", call["value"] or 0.0
     x, given = call.x, call["pad"]
     said_of = {"replicate": "the edge repeated", "reflect": "reflection", "circular": "wrapping round"}
-    own = f"by {said_of.get(mode, number(value))}"
+    own = f"by {said_of.get(mode, number(value) if value else 'zeros')}"
     for other, said in said_of.items():
         if other != mode and x.ndim > len(given) // 2:
             yield Variant("padding", lambda c, m=other: F.pad(c.x, c["pad"], mode=m), "padding", f"by {said}", own)

@@ -26,8 +26,8 @@ def cross_entropy(call: Call) -> Variants:
 
     for reduction in ("mean", "sum"):
         if reduction != own:
-            yield Variant("loss", functools.partial(loss, reduction=reduction), "loss-reduction",
-                          f"the {reduction} over the batch", f"the {own}")  # fmt: skip
+            yield Variant("", functools.partial(loss, reduction=reduction), "loss-reduction",
+                          f"the {reduction} of the loss over the batch", f"the {own}")  # fmt: skip
     yield Variant("the mean of the loss over batch and classes", lambda c: loss(c) / classes, "loss-reduction")
     if call.x.ndim > 2:
         yield Variant(
@@ -89,9 +89,8 @@ def regression(call: Call) -> Variants:
     own = call["reduction"] or "mean"
     for reduction in ("mean", "sum", "batchmean"):
         if reduction != own:
-            yield Variant("loss", lambda c, r=reduction: _reduced(c, r), "loss-reduction",
-                          "the mean over the batch of sums" if reduction == "batchmean" else f"the {reduction}",
-                          f"the {own}")  # fmt: skip
+            said = "the mean over the batch of sums" if reduction == "batchmean" else f"the {reduction} of the loss"
+            yield Variant("", lambda c, r=reduction: _reduced(c, r), "loss-reduction", said, f"the {own}")
     yield Variant("half of the loss", lambda c: c.plain() / 2, "loss-reduction")
     yield Variant("twice the loss", lambda c: c.plain() * 2, "loss-reduction")
     for name, function in (("mean squared error", F.mse_loss), ("mean absolute error", F.l1_loss),

@@ -10,12 +10,12 @@ from parity_tests.faults.score import catalogue, score
 DIAGNOSES = [
     ("conv2's kernel with height and width swapped", "PyTorch: kernel with height and width swapped"),
     ("flatten by height, width, channel", "PyTorch: flatten order: height, width, channel"),
-    ("no padding in conv3", "JAX: padding 1 for 0"),
-    ("loss summed over the batch", "PyTorch: sum for mean"),
+    ("no padding in conv3", "JAX has padding 1 where PyTorch has 0"),
+    ("loss summed over the batch", "JAX has the mean of the loss over the batch where PyTorch has the sum"),
     ("weight decay after the momentum trace", "JAX: weight decay after the momentum trace"),
     ("channels in the order blue, green, red", "PyTorch: channels reversed"),
     ("schedule one step late", "PyTorch: schedule one step late"),
-    ("drop1 does not scale what it keeps", "PyTorch: what is kept is not scaled"),
+    ("drop1 does not scale what it keeps", "PyTorch: what dropout keeps is not scaled"),
 ]
 
 

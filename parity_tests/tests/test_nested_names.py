@@ -98,14 +98,14 @@ class _Leaks(nn.ReLU):
             "block2.conv",
             nn.Conv2d(8, 8, 3, padding=1, padding_mode="replicate"),
             "block2.conv",
-            "the edge repeated for zero padding",
+            "JAX has padding by zeros where PyTorch has by the edge repeated",
         ),
-        ("block1.act", _Leaks(), "block1", "ReLU that leaks 0.01"),
+        ("block1.act", _Leaks(), "block1", "PyTorch has leaky ReLU with slope 0.01 where JAX has ReLU"),
     ],
 )
 def test_a_mistake_in_a_nested_stage_is_located_and_diagnosed(name, fault, stage, diagnosis):
     module = _module()
     module.set_submodule(name, fault)
     assert _compared(module).diagnosis == (
-        f"first diverging stage: {stage} (output); the difference vanishes under: PyTorch: {diagnosis}"
+        f"first diverging stage: {stage} (output); the difference vanishes under: {diagnosis}"
     )
