@@ -113,7 +113,7 @@ def _cut(one: Stage) -> Diagnosis | None:
         quantity = one.quantity(name)
         zero = [side for side in ("jax", "torch") if not one.found[side][quantity].any()]
         if len(zero) == 1:
-            return Diagnosis(f"{_SIDES[zero[0]]}: no gradient to {name}", "gradient")
+            return Diagnosis(f"{_SIDES[zero[0]]}: no gradient to {name}", "gradient-cut")
     return None
 
 
@@ -154,7 +154,7 @@ def _dropout(one: Stage) -> Diagnosis | None:
     kept, scales = x * keep, {}
     for side, found in one.found.items():
         if error(found["output"], x).max <= stage.SAME:
-            return Diagnosis(f"{_SIDES[side]}: dropout left out", "dropout-missing")
+            return Diagnosis(f"{_SIDES[side]}: dropout left out", "dropout-mode")
         scale = float(np.vdot(kept, found["output"]) / np.vdot(kept, kept))
         if error(found["output"], scale * kept).max > stage.SAME:
             return None
@@ -169,7 +169,7 @@ def _shapes(name: str, pair: Pair) -> Diagnosis | None:
     ours = pair.jax.shapes(pair.params, pair.inputs)
     theirs = pair.torch.shapes(pair.params, pair.inputs, ours)
     if name in theirs and list(theirs).index(name) != list(ours).index(name):
-        return Diagnosis(f"{name} stands elsewhere in the network", "order")
+        return Diagnosis(f"{name} stands elsewhere in the network", "norm-order")
     return _layer(stage.of_shapes(pair, name)) if name in theirs else None
 
 

@@ -33,7 +33,7 @@ def added(one: Stage, side: str, made: _Made) -> Any | None:
     if wanted is None:
         return None
     tries: list[Iterator[tuple[str, str, Callable[..., stage.Alone]]]] = [
-        _skips(one), _after(one), _before(one), _moved(one), _halves(one),
+        _skips(one), _unused(one), _after(one), _before(one), _moved(one), _halves(one),
     ]  # fmt: skip
     for attempts in tries:
         for text, key, run in attempts:
@@ -77,6 +77,44 @@ def _adding(call: stage.Call, parent: str) -> stage.Watch:
     return watch
 
 
+def _unused(one: Stage) -> _Attempts:
+    """A parameter of the stage that PyTorch does not use, added to or multiplied with what a call gives."""
+    made, alone = one.watched(), one.run()
+    reached = calls.leaves(alone.output)
+    side = one.pair.torch
+    for name in one.params:
+        idle = [
+            torch_name
+            for torch_name in side.from_common({name: one.pair.params[name]})
+            if torch_name in alone.weights and id(alone.weights[torch_name]) not in reached
+        ]
+        for torch_name in idle:
+            for call in reversed(made):
+                for product in (False, True):
+                    yield (
+                        f"{{other}}: {name} left out", "bias" if name.endswith("bias") else "position-embedding",
+                        lambda c=call, n=torch_name, p=product: one.run(_using(c, n, p)),
+                    )  # fmt: skip
+
+
+def _using(call: stage.Call, name: str, product: bool) -> stage.Watch:
+    """In which what a call gives has a parameter added to it, or is multiplied by it."""
+
+    def run(c: stage.Call) -> Any:
+        out, weight = c.plain(), watch.weights[name]
+        if not isinstance(out, torch.Tensor) or not out.is_floating_point():
+            raise ValueError("no array")
+        if out.ndim > 2 and weight.ndim == 1 and weight.shape[0] == out.shape[1] != out.shape[-1]:
+            weight = weight.reshape(-1, *[1] * (out.ndim - 2))
+        made = out * weight if product else out + weight
+        if made.shape != out.shape:
+            raise ValueError("another shape")
+        return made
+
+    watch = stage.altered(call, run)
+    return watch
+
+
 def _with_leaf(alone: stage.Alone, parent: str) -> stage.Alone:
     if alone.leaves[parent].shape != alone.output.shape:
         raise ValueError("another shape")
@@ -93,8 +131,8 @@ def _after(one: Stage) -> _Attempts:
         factors |= {f"sqrt({n})": math.sqrt(n), f"1/sqrt({n})": 1 / math.sqrt(n), f"{n}": float(n), f"1/{n}": 1 / n}
     for text, factor in factors.items():
         said = f"a factor of {text}" + (f" = {number(factor)}" if "(" in text else "")
-        yield f"{{me}}: {said}", "scale", lambda f=factor: _with(one.run(), lambda y: y * f)
-    yield "{me}: no gradient through it", "gradient", lambda: _with(one.run(), lambda y: y.detach() + 0 * y)
+        yield f"{{me}}: {said}", "attention-scale", lambda f=factor: _with(one.run(), lambda y: y * f)
+    yield "{me}: no gradient through it", "gradient-cut", lambda: _with(one.run(), lambda y: y.detach() + 0 * y)
 
 
 def _before(one: Stage) -> _Attempts:
@@ -104,7 +142,7 @@ def _before(one: Stage) -> _Attempts:
         for name, function, key in activations.after(where):
             yield f"{{me}}: {name}", key, lambda p=parent, f=function: one.run(None, {p: f})
         yield (
-            f"{{me}}: no gradient to {parent}", "gradient",
+            f"{{me}}: no gradient to {parent}", "gradient-cut",
             lambda p=parent: one.run(None, {p: lambda x: x.detach() + 0 * x}),
         )  # fmt: skip
 

@@ -281,7 +281,7 @@ class TorchSide:
             if x.is_floating_point():
                 leaves[name] = x.requires_grad_()
         if watch is not None:
-            watch.leaves = leaves
+            watch.leaves, watch.weights = leaves, trained
         return Alone(self.until(stage, leaves, weights, given, masks, watch, change), leaves, trained)
 
     def until(

@@ -137,12 +137,14 @@ class Watch(TorchFunctionMode):
     Attributes:
       calls: all that were made, if they are noted.
       leaves: what the network is fed in place of its stages' values, by name, while it runs.
+      weights: the module's parameters, likewise.
     """
 
     def __init__(self, altered: Mapping[int, Callable[[Call], Any]] | None = None, note: bool = False):
         super().__init__()
         self.calls: list[Call] = []
         self.leaves: Mapping[str, torch.Tensor] = {}
+        self.weights: Mapping[str, torch.Tensor] = {}
         self._altered, self._note, self._count = altered or {}, note, 0
         self._from: dict[int, tuple[torch.Tensor, frozenset[int]]] = {}  # tensors kept alive: an id stays one's
 

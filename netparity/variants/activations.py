@@ -73,10 +73,10 @@ def kind(call: Call) -> str:
 def activation(call: Call) -> Variants:
     """Other functions of single values."""
     own = kind(call)
-    yield gone(own, "activation-missing")
+    yield gone(own, "activation")
     if own == "ReLU":
         for text, function in _AT_ZERO.items():
-            yield Variant(text, lambda c, f=function: f(c.x), "relu-gradient")
+            yield Variant(text, lambda c, f=function: f(c.x), "relu-at-zero")
     for name, function in KINDS.items():
         if name != own:
             key = "gelu-tanh" if name.startswith("GELU (") and own.startswith("GELU (") else "activation"
@@ -98,7 +98,7 @@ def after(where: str) -> list[tuple[str, _Function, str]]:
     Args:
       where: for people, such as ``"after it"``.
     """
-    found = [(f"{_article(name)} {name} {where}", function, "activation-extra") for name, function in KINDS.items()]
+    found = [(f"{_article(name)} {name} {where}", function, "activation") for name, function in KINDS.items()]
     return found[:6] + [one for one in found[6:] if "leaky" not in one[0]]
 
 
@@ -117,17 +117,17 @@ def softmax(call: Call) -> Variants:
             yield Variant(
                 "softmax over", lambda c, a=axis: function(c.x, a), "softmax-axis", f"axis {axis}", f"axis {own}"
             )
-    yield gone("softmax", "softmax-missing")
+    yield gone("softmax", "softmax-twice")
     yield Variant(
-        "", lambda c: (torch.softmax if log else torch.log_softmax)(c.x, own), "softmax-missing",
+        "", lambda c: (torch.softmax if log else torch.log_softmax)(c.x, own), "softmax-twice",
         "softmax" if log else "log softmax", "log softmax" if log else "softmax",
     )  # fmt: skip
     yield Variant("softmax twice", lambda c: function(function(c.x, own), own), "softmax-twice")
-    yield Variant("", lambda c: torch.sigmoid(c.x), "softmax-missing", "sigmoid", "softmax")
+    yield Variant("", lambda c: torch.sigmoid(c.x), "softmax-twice", "sigmoid", "softmax")
     yield Variant(
         "1 added to the softmax's denominator",
         lambda c: torch.exp(c.x) / (1 + torch.exp(c.x).sum(own, keepdim=True)),
-        "softmax-missing",
+        "softmax-twice",
     )
     for factor in (2.0, 0.5, 10.0, 0.1, math.sqrt(x.shape[own]), 1 / math.sqrt(x.shape[own])):
         yield Variant(

@@ -22,16 +22,16 @@ def addition(call: Call) -> Variants:
         for place in (0, 1):
             kept = call.args[place]
             if kept.shape == large:
-                what = "skip" if a.shape == b.shape else "addition"
+                what = "skip" if a.shape == b.shape else "position-embedding"
                 said = (
                     "a skip connection (the sum with another stage)" if what == "skip" else "a sum with another array"
                 )
                 yield gone(said, what, lambda c, i=place: c.args[i] * 1)
-        yield Variant("the second summand subtracted", lambda c: c.args[0] - c.args[1], "sign")
-        yield Variant("the first summand subtracted", lambda c: c.args[1] - c.args[0], "sign")
-        yield Variant("what is added, doubled", lambda c: c.args[0] + 2 * c.args[1], "factor")
-        yield Variant("the product for the sum", lambda c: c.args[0] * c.args[1], "sign")
-        yield Variant("half of the sum", lambda c: (c.args[0] + c.args[1]) / 2, "factor")
+        yield Variant("the second summand subtracted", lambda c: c.args[0] - c.args[1], "")
+        yield Variant("the first summand subtracted", lambda c: c.args[1] - c.args[0], "")
+        yield Variant("what is added, doubled", lambda c: c.args[0] + 2 * c.args[1], "layer-scale")
+        yield Variant("the product for the sum", lambda c: c.args[0] * c.args[1], "")
+        yield Variant("half of the sum", lambda c: (c.args[0] + c.args[1]) / 2, "layer-scale")
         return
     constant, place = (b, 1) if isinstance(b, float | int) else (a, 0)
     if isinstance(constant, float | int) and abs(constant) < _SMALL:
@@ -41,14 +41,14 @@ def addition(call: Call) -> Variants:
                     "epsilon", lambda c, e=eps: c.args[1 - place] + e, "norm-epsilon", number(eps), number(constant)
                 )
     else:
-        yield gone(f"{number(constant)} added", "addition", lambda c: c.args[1 - place] * 1)
+        yield gone(f"{number(constant)} added", "position-embedding", lambda c: c.args[1 - place] * 1)
 
 
 def subtraction(call: Call) -> Variants:
     """Other ways to subtract."""
-    yield Variant("a sum for a difference", lambda c: c.args[0] + c.args[1], "sign")
-    yield gone("a subtraction", "addition", lambda c: c.args[0] * 1)
-    yield Variant("a difference the other way round", lambda c: c.args[1] - c.args[0], "sign")
+    yield Variant("a sum for a difference", lambda c: c.args[0] + c.args[1], "")
+    yield gone("a subtraction", "position-embedding", lambda c: c.args[0] * 1)
+    yield Variant("a difference the other way round", lambda c: c.args[1] - c.args[0], "")
 
 
 def product(call: Call) -> Variants:
@@ -71,14 +71,14 @@ def product(call: Call) -> Variants:
                 _key(constant), said, number(own),
             )  # fmt: skip
     elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and not divides:
-        yield Variant("1 added to the factor", lambda c: c.args[0] * (1 + c.args[1]), "factor")
-        yield Variant("the sum for the product", lambda c: c.args[0] + c.args[1], "sign")
+        yield Variant("1 added to the factor", lambda c: c.args[0] * (1 + c.args[1]), "layer-scale")
+        yield Variant("the sum for the product", lambda c: c.args[0] + c.args[1], "")
     elif divides:
-        yield Variant("the product for the quotient", lambda c: c.args[0] * c.args[1], "factor")
+        yield Variant("the product for the quotient", lambda c: c.args[0] * c.args[1], "layer-scale")
 
 
 def _key(constant: Any) -> str:
-    return "scale" if isinstance(constant, float | int) else "factor"
+    return "attention-scale" if isinstance(constant, float | int) else "layer-scale"
 
 
 def _factors(x: torch.Tensor, own: float) -> list[tuple[str, float]]:
@@ -100,7 +100,7 @@ def power(call: Call) -> Variants:
     for exponent in (1.0, 2.0, 0.5, -0.5, -1.0, 3.0, 0.75):
         if exponent != own:
             was = "another" if own is None else number(own)
-            yield Variant("exponent", lambda c, e=exponent: c.x**e, "factor", number(exponent), was)
+            yield Variant("exponent", lambda c, e=exponent: c.x**e, "layer-scale", number(exponent), was)
 
 
 def matrix_product(call: Call) -> Variants:
@@ -116,13 +116,13 @@ def matrix_product(call: Call) -> Variants:
         return run
 
     if a.ndim > 1 and b.ndim > 1:
-        yield Variant("the first matrix transposed", turned(0), "matrix-transposed")
-        yield Variant("the second matrix transposed", turned(1), "matrix-transposed")
+        yield Variant("the first matrix transposed", turned(0), "kernel-layout")
+        yield Variant("the second matrix transposed", turned(1), "kernel-layout")
         if a.ndim == b.ndim:
             yield Variant(
                 "the product transposed",
                 lambda c: torch.matmul(c.args[0], c.args[1]).transpose(-1, -2),
-                "matrix-transposed",
+                "kernel-layout",
             )
             yield Variant(
                 "the factors of the product exchanged", lambda c: torch.matmul(c.args[1], c.args[0]), "packed-order"
@@ -140,4 +140,4 @@ def matrix_product(call: Call) -> Variants:
 
 def negation(call: Call) -> Variants:
     """A sign that is not there."""
-    yield gone("a change of sign", "sign")
+    yield gone("a change of sign", "")

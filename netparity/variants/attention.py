@@ -97,6 +97,8 @@ def scaled_dot_product_attention(call: Call) -> Variants:
         yield Variant("packed order", lambda c, o=order: attended(c, _How(), o), "packed-order", said, "q, k, v")
     if query.ndim == 4:
         yield Variant("attention over the heads, not over time", lambda c: _over_heads(c, attended), "head-order")
+        if query.shape == call["key"].shape:
+            yield Variant("attention over the batch, not over time", lambda c: _over_batch(c, attended), "batch-first")
         yield Variant(
             "heads and depth in the other order",
             lambda c: _regrouped(attended(_changed(c, _regrouped), _How())),
@@ -124,6 +126,10 @@ def _regrouped(x: torch.Tensor) -> torch.Tensor:
 
 def _over_heads(call: Call, attended: Callable[[Call, _How], torch.Tensor]) -> torch.Tensor:
     return attended(_changed(call, lambda x: x.transpose(1, 2)), _How()).transpose(1, 2)
+
+
+def _over_batch(call: Call, attended: Callable[[Call, _How], torch.Tensor]) -> torch.Tensor:
+    return attended(_changed(call, lambda x: x.transpose(0, 2)), _How()).transpose(0, 2)
 
 
 def multi_head(call: Call) -> Variants:
@@ -159,6 +165,8 @@ def multi_head(call: Call) -> Variants:
 
     for what, key, now, was, how in _ways(depth, heads, mask is not None, False):
         yield Variant(what, lambda c, h=how: layer(c, h), key, now, was)
+    if call["query"].shape == call["key"].shape:
+        yield Variant("attention over the batch, not over time", lambda c: _batched(c, layer), "batch-first")
     if call["in_proj_weight"] is not None:
         for order in _orders(True):
             said = ", ".join(order)
@@ -188,10 +196,19 @@ def multi_head(call: Call) -> Variants:
             def few(x: torch.Tensor, n: int = other) -> torch.Tensor:
                 return x.unflatten(-1, (n, width // n)).permute(1, 2, 0, 3)
 
-            yield Variant("", lambda c, f=few: layer(c, split=f), "attention-heads", f"{other} heads", str(heads))
+            yield Variant("", lambda c, f=few: layer(c, split=f), "head-order", f"{other} heads", str(heads))
     if call["in_proj_bias"] is not None:
         yield Variant("bias of queries, keys and values left out", lambda c: layer(c, biases=(False, True)), "bias")
     if call["out_proj_bias"] is not None:
         yield Variant("bias of the output left out", lambda c: layer(c, biases=(True, False)), "bias")
     if call["in_proj_bias"] is not None and call["out_proj_bias"] is not None:
         yield Variant("every bias left out", lambda c: layer(c, biases=(False, False)), "bias")
+
+
+def _batched(call: Call, layer: Callable[[Call], Any]) -> Any:
+    names = ("query", "key", "value")
+    given = call.bound
+    rest = {name: value for name, value in given.items() if name not in names}
+    turned = tuple(given[name].transpose(0, 1) for name in names)
+    out, weights = layer(dataclasses.replace(call, args=turned, kwargs=rest))
+    return out.transpose(0, 1), weights

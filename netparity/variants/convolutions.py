@@ -57,10 +57,10 @@ def convolution(call: Call) -> Variants:
     yield Variant(
         "its first two filters swapped",
         lambda c: torch.cat([(y := _conv(c))[:, 1:2], y[:, :1], y[:, 2:]], 1),
-        "permutation",
+        "channel-order",
     )
-    yield Variant("no gradient to its input", lambda c: _conv(c, x=torch.Tensor.detach), "gradient")
-    yield Variant("no gradient to its kernel", lambda c: _conv(c, weight=torch.Tensor.detach), "gradient")
+    yield Variant("no gradient to its input", lambda c: _conv(c, x=torch.Tensor.detach), "gradient-cut")
+    yield Variant("no gradient to its kernel", lambda c: _conv(c, weight=torch.Tensor.detach), "gradient-cut")
 
 
 def _kernels(axes: int) -> Variants:
@@ -68,12 +68,14 @@ def _kernels(axes: int) -> Variants:
     yield Variant(_FLIPPED, lambda c: _conv(c, weight=lambda w: w.flip(window)), "kernel-flip")
     if axes > 1:
         yield Variant(
-            "kernel with height and width swapped", lambda c: _conv(c, weight=lambda w: w.transpose(-1, -2)), "kernel"
+            "kernel with height and width swapped",
+            lambda c: _conv(c, weight=lambda w: w.transpose(-1, -2)),
+            "kernel-layout",
         )
     yield Variant(
         "kernel with input and output channels swapped",
         lambda c: _conv(c, weight=lambda w: w.transpose(0, 1)),
-        "kernel",
+        "kernel-layout",
     )
 
 
@@ -105,7 +107,7 @@ def _paddings(
             ("reflect", "reflection"),
             ("circular", "wrapping round"),
         ):
-            yield Variant("padding", _padded(own, mode), "padding-mode", f"by {said}", "zeros")
+            yield Variant("padding", _padded(own, mode), "padding", f"by {said}", "zeros")
 
 
 def _same(n: int, extent: int, stride: int) -> tuple[int, int]:
@@ -174,10 +176,14 @@ def transposed(call: Call) -> Variants:
     )
     if axes > 1:
         yield Variant(
-            "kernel with height and width swapped", lambda c: _transposed(c, lambda w: w.transpose(-1, -2)), "kernel"
+            "kernel with height and width swapped",
+            lambda c: _transposed(c, lambda w: w.transpose(-1, -2)),
+            "kernel-layout",
         )
     yield Variant(
-        "kernel with input and output channels swapped", lambda c: _transposed(c, lambda w: w.transpose(0, 1)), "kernel"
+        "kernel with input and output channels swapped",
+        lambda c: _transposed(c, lambda w: w.transpose(0, 1)),
+        "kernel-layout",
     )
     if call["bias"] is not None:
         yield Variant("bias left out", lambda c: _transposed(c, bias=False), "bias")
@@ -212,9 +218,9 @@ def pad(call: Call) -> Variants:
     own = f"by {said_of.get(mode, number(value))}"
     for other, said in said_of.items():
         if other != mode and x.ndim > len(given) // 2:
-            yield Variant("padding", lambda c, m=other: F.pad(c.x, c["pad"], mode=m), "padding-mode", f"by {said}", own)
+            yield Variant("padding", lambda c, m=other: F.pad(c.x, c["pad"], mode=m), "padding", f"by {said}", own)
     if mode != "constant" or value != 0:
-        yield Variant("padding", lambda c: F.pad(c.x, c["pad"]), "padding-mode", "by zeros", own)
+        yield Variant("padding", lambda c: F.pad(c.x, c["pad"]), "padding", "by zeros", own)
     if len(given) == 4:
         yield Variant(
             "padding of height and width swapped",

@@ -15,7 +15,7 @@ def linear(call: Call) -> Variants:
     """Other ways to make a dense layer."""
     weight, bias = call["weight"], call["bias"]
     if weight.shape[0] == weight.shape[1]:
-        yield Variant("kernel transposed", lambda c: F.linear(c.x, c["weight"].T, c["bias"]), "kernel")
+        yield Variant("kernel transposed", lambda c: F.linear(c.x, c["weight"].T, c["bias"]), "kernel-layout")
     if bias is not None:
         yield Variant("bias left out", lambda c: F.linear(c.x, c["weight"]), "bias")
         yield Variant("bias added twice", lambda c: F.linear(c.x, c["weight"], 2 * c["bias"]), "bias")
@@ -23,10 +23,10 @@ def linear(call: Call) -> Variants:
     yield Variant(
         "its first two units swapped",
         lambda c: swapped(F.linear(c.x, c["weight"], c["bias"]).movedim(-1, 0)).movedim(0, -1),
-        "permutation",
+        "channel-order",
     )
-    yield Variant("no gradient to its input", lambda c: F.linear(c.x.detach(), c["weight"], c["bias"]), "gradient")
-    yield Variant("no gradient to its kernel", lambda c: F.linear(c.x, c["weight"].detach(), c["bias"]), "gradient")
+    yield Variant("no gradient to its input", lambda c: F.linear(c.x.detach(), c["weight"], c["bias"]), "gradient-cut")
+    yield Variant("no gradient to its kernel", lambda c: F.linear(c.x, c["weight"].detach(), c["bias"]), "gradient-cut")
 
 
 def _orders(out: int) -> Variants:
@@ -75,24 +75,22 @@ def embedding(call: Call) -> Variants:
     )
     if call["padding_idx"] is not None:
         row = call["padding_idx"]
-        yield Variant(
-            "a gradient to the row of padding, too", lambda c: F.embedding(c.x, c["weight"]), "embedding-padding"
-        )
+        yield Variant("a gradient to the row of padding, too", lambda c: F.embedding(c.x, c["weight"]), "")
         yield Variant(
             "zeros for the row of padding",
             lambda c: looked(c) * (c.x != row)[..., None].to(c["weight"].dtype),
-            "embedding-padding",
+            "",
         )
     for shift in (1, -1):
         yield Variant(
             f"indices off by {shift:+d}",
             lambda c, k=shift: F.embedding((c.x + k) % c["weight"].shape[0], c["weight"]),
-            "embedding-shift",
+            "",
         )
     yield Variant(
         "positions from the first on for all",
         lambda c: F.embedding(torch.zeros_like(c.x), c["weight"]),
-        "embedding-shift",
+        "",
     )
 
 

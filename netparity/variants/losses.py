@@ -45,12 +45,12 @@ def cross_entropy(call: Call) -> Variants:
         "label-smoothing",
     )
     yield Variant("softmax twice", lambda c: loss(c, c.x.softmax(1)), "softmax-twice")
-    yield Variant("logarithm to base 2", lambda c: loss(c) / math.log(2), "loss-base")
+    yield Variant("logarithm to base 2", lambda c: loss(c) / math.log(2), "loss-reduction")
     target = call["target"]
     if not target.is_floating_point():
         for shift in (1, -1):
             yield Variant(
-                f"labels off by {shift:+d}", lambda c, k=shift: loss(c, y=(c["target"] + k) % classes), "labels"
+                f"labels off by {shift:+d}", lambda c, k=shift: loss(c, y=(c["target"] + k) % classes), "loss-reduction"
             )
         yield Variant(
             "a binary cross-entropy of every class",
@@ -60,7 +60,7 @@ def cross_entropy(call: Call) -> Variants:
                 )
                 / rows
             ),
-            "loss-kind",
+            "loss-reduction",
         )
         ignored = call["ignore_index"] if call["ignore_index"] is not None else -100
         if bool((target == ignored).any()):
@@ -70,11 +70,11 @@ def cross_entropy(call: Call) -> Variants:
                 "loss-reduction",
             )
     if call["weight"] is not None:
-        yield Variant("the classes' weights left out", functools.partial(loss, weight=None), "loss-weights")
+        yield Variant("the classes' weights left out", functools.partial(loss, weight=None), "loss-reduction")
         yield Variant(
             "the weighted mean divided by the number of labels, not by the sum of their weights",
             lambda c: loss(c, reduction="sum") / rows,
-            "loss-weights",
+            "loss-reduction",
         )
 
 
@@ -97,7 +97,7 @@ def regression(call: Call) -> Variants:
     for name, function in (("mean squared error", F.mse_loss), ("mean absolute error", F.l1_loss),
                            ("Huber loss", F.huber_loss)):  # fmt: skip
         if function.__name__ != call.name:
-            yield Variant("", lambda c, f=function: f(c.x, c["target"], reduction=own), "loss-kind", name,
+            yield Variant("", lambda c, f=function: f(c.x, c["target"], reduction=own), "loss-reduction", name,
                           call.name.replace("_", " "))  # fmt: skip
 
 

@@ -55,8 +55,8 @@ def _with(call: Call, **changed: Any) -> Any:
 
 def _parameters(call: Call) -> Variants:
     if call["weight"] is not None:
-        yield Variant("scale left out", functools.partial(_with, weight=None), "norm-parameters")
-        yield Variant("1 added to the scale", lambda c: _with(c, weight=c["weight"] + 1), "norm-parameters")
+        yield Variant("scale left out", functools.partial(_with, weight=None), "norm-kind")
+        yield Variant("1 added to the scale", lambda c: _with(c, weight=c["weight"] + 1), "norm-kind")
     if call["bias"] is not None:
         yield Variant("bias left out", functools.partial(_with, bias=None), "bias")
 
@@ -82,8 +82,8 @@ def layer_norm(call: Call) -> Variants:
         return Variant(text, lambda c: _affine(_standardised(c.x, own, eps, **how), c["weight"], c["bias"], own), key)
 
     yield other("mean not subtracted (RMS norm for layer norm)", "norm-kind", mean=False)
-    yield other("unbiased variance (n - 1)", "norm-variance", unbiased=True)
-    yield other("epsilon added to the standard deviation, outside the root", "norm-epsilon-outside", outside=True)
+    yield other("unbiased variance (n - 1)", "norm-kind", unbiased=True)
+    yield other("epsilon added to the standard deviation, outside the root", "norm-epsilon", outside=True)
     yield gone(f"a {call.name.replace('_', ' ')}", "norm-kind")
 
 
@@ -103,13 +103,11 @@ def rms_norm(call: Call) -> Variants:
                 number(value), number(eps),
             )  # fmt: skip
     if call["weight"] is not None:
-        yield Variant(
-            "scale left out", lambda c: F.rms_norm(c.x, c["normalized_shape"], None, c["eps"]), "norm-parameters"
-        )
+        yield Variant("scale left out", lambda c: F.rms_norm(c.x, c["normalized_shape"], None, c["eps"]), "norm-kind")
         yield Variant(
             "1 added to the scale",
             lambda c: F.rms_norm(c.x, c["normalized_shape"], c["weight"] + 1, c["eps"]),
-            "norm-parameters",
+            "norm-kind",
         )
     yield Variant(
         "mean subtracted (layer norm for RMS norm)",
@@ -159,17 +157,17 @@ def batch_norm(call: Call) -> Variants:
         return _affine(_standardised(c.x, axes, eps, **how), c["weight"], c["bias"], [1])
 
     if not training:
-        yield Variant("", with_batch, "bn-mode", "the batch's statistics", "the running ones")
+        yield Variant("", with_batch, "bn-statistics", "the batch's statistics", "the running ones")
     elif call["running_mean"] is not None:
         yield Variant(
             "",
             lambda c: F.batch_norm(c.x, c["running_mean"], c["running_var"], c["weight"], c["bias"], False, 0.0, eps),
-            "bn-mode",
+            "bn-statistics",
             "the running statistics",
             "the batch's",
         )
     if training:
-        yield Variant("unbiased variance (n - 1)", functools.partial(with_batch, unbiased=True), "norm-variance")
+        yield Variant("unbiased variance (n - 1)", functools.partial(with_batch, unbiased=True), "norm-kind")
         for other in ([0], list(range(1, call.x.ndim)), list(range(2, call.x.ndim))):
             if other and other != axes:
                 yield Variant(
@@ -183,7 +181,7 @@ def batch_norm(call: Call) -> Variants:
             lambda c: _affine(
                 (c.x - _channels(c, "running_mean")) / (_channels(c, "running_var") + eps), c["weight"], c["bias"], [1]
             ),
-            "norm-variance",
+            "norm-kind",
         )
 
 
@@ -199,13 +197,11 @@ def local_response_norm(call: Call) -> Variants:
         given = {"size": size, "alpha": alpha, "beta": beta, "k": k} | changed
         return F.local_response_norm(c.x, **given)
 
-    yield Variant("alpha not divided by n", lambda c: lrn(c, alpha=alpha * size), "lrn-alpha")
-    yield Variant("alpha divided by n once more", lambda c: lrn(c, alpha=alpha / size), "lrn-alpha")
+    yield Variant("alpha not divided by n", lambda c: lrn(c, alpha=alpha * size), "lrn")
+    yield Variant("alpha divided by n once more", lambda c: lrn(c, alpha=alpha / size), "lrn")
     for name, values in (("k", (1.0, 2.0)), ("size", (3, 5, 7, 9)), ("beta", (0.5, 0.75, 1.0))):
         own = {"size": size, "beta": beta, "k": k}[name]
         for value in values:
             if value != own:
-                yield Variant(
-                    name, lambda c, n=name, v=value: lrn(c, **{n: v}), "lrn-alpha", number(value), number(own)
-                )
-    yield gone("local response normalisation", "lrn-alpha")
+                yield Variant(name, lambda c, n=name, v=value: lrn(c, **{n: v}), "lrn", number(value), number(own))
+    yield gone("local response normalisation", "lrn")

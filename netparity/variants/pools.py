@@ -35,13 +35,13 @@ def max_pool(call: Call) -> Variants:
             said,
             sizes(padding),
         )
-    yield Variant("average for maximum in pooling", _average(axes, window, stride, padding, up), "pooling-kind")
+    yield Variant("average for maximum in pooling", _average(axes, window, stride, padding, up), "pooling")
     if any(padding):
         flat = [p for p in reversed(padding) for _ in range(2)]
         yield Variant(
             "max-pooling padded with zeros, not with minus infinity",
             lambda c: pool(F.pad(c.x, flat), window, stride, 0, ceil_mode=up),
-            "pooling-padding-value",
+            "pooling",
         )
     elif axes == 2 and not up:
         size, step = window[0], stride[0]
@@ -59,7 +59,7 @@ def max_pool(call: Call) -> Variants:
             yield Variant(
                 "max-pooling padded by 1 with zeros",
                 lambda c: pool(F.pad(c.x, (1,) * 4), size, step),
-                "pooling-padding-value",
+                "pooling",
             )
 
 
@@ -91,12 +91,12 @@ def avg_pool(call: Call) -> Variants:
     yield Variant(
         "maximum for average in pooling",
         lambda c: _MAX[axes](c.x, window, stride, padding, ceil_mode=up),
-        "pooling-kind",
+        "pooling",
     )
     volume = 1
     for k in window:
         volume *= k
-    yield Variant("sum for average in pooling", lambda c: pool(c.x, **own) * volume, "pooling-kind")
+    yield Variant("sum for average in pooling", lambda c: pool(c.x, **own) * volume, "pooling")
 
 
 def _geometry(call: Call) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -120,14 +120,14 @@ def _geometries(name: str, pool: Callable[..., Any], own: dict[str, Any], axes: 
                 yield Variant(
                     f"{name} with {said[argument]}",
                     lambda c, a=argument, v=value: pool(c.x, **{**own, a: v}),
-                    {"padding": "padding", "stride": "stride", "kernel_size": "window"}[argument],
+                    {"padding": "padding", "stride": "stride", "kernel_size": "pooling"}[argument],
                     str(value), sizes(own[argument]),
                 )  # fmt: skip
     for k, s, p in itertools.product(range(2, 5), range(1, 4), range(2)):
         if (k,) * axes != own["kernel_size"] and (s,) * axes != own["stride"]:
             yield Variant(
                 "", lambda c, g=(k, s, p): pool(c.x, **{**own, "kernel_size": g[0], "stride": g[1], "padding": g[2]}),
-                "window", f"{name} {k}/{s} with padding {p}",
+                "pooling", f"{name} {k}/{s} with padding {p}",
                 f"{sizes(own['kernel_size'])}/{sizes(own['stride'])} with padding {sizes(own['padding'])}",
             )  # fmt: skip
 
@@ -154,8 +154,8 @@ def adaptive_pool(call: Call) -> Variants:
     axes = tuple(range(2, call.x.ndim))
     out = call.plain()
     if all(n == 1 for n in out.shape[2:]):
-        yield Variant("maximum for average in global pooling", lambda c: c.x.amax(axes, keepdim=True), "pooling-kind")
-        yield Variant("sum for average in global pooling", lambda c: c.x.sum(axes, keepdim=True), "pooling-kind")
+        yield Variant("maximum for average in global pooling", lambda c: c.x.amax(axes, keepdim=True), "pooling")
+        yield Variant("sum for average in global pooling", lambda c: c.x.sum(axes, keepdim=True), "pooling")
         for axis in axes:
             for place, said in ((0, "first"), (-1, "last")):
                 rest = [a for a in axes if a != axis]
@@ -164,7 +164,7 @@ def adaptive_pool(call: Call) -> Variants:
                     taken = c.x.select(axis, place).unsqueeze(axis)
                     return taken.mean(list(rest), keepdim=True) if rest else taken
 
-                yield Variant(f"only the {said} of axis {axis} in global pooling", one, "pooling-kind")
+                yield Variant(f"only the {said} of axis {axis} in global pooling", one, "pooling")
 
 
 def reduction(call: Call) -> Variants:
@@ -176,7 +176,7 @@ def reduction(call: Call) -> Variants:
     for name, function in functions.items():
         if name != call.name:
             yield Variant(
-                "", lambda c, f=function: f(c.x, own, keepdim=keep), "pooling-kind",
+                "", lambda c, f=function: f(c.x, own, keepdim=keep), "pooling",
                 {"mean": "mean", "sum": "sum", "amax": "maximum"}[name],
                 {"mean": "mean", "sum": "sum", "amax": "maximum"}[call.name] + f" over axes {own}",
             )  # fmt: skip
@@ -184,7 +184,7 @@ def reduction(call: Call) -> Variants:
     for axes in itertools.combinations(range(x.ndim), len(own)):
         if list(axes) != sorted(own):
             yield Variant(
-                call.name, lambda c, a=axes: function(c.x, list(a), keepdim=keep), "reduction-axes",
+                call.name, lambda c, a=axes: function(c.x, list(a), keepdim=keep), "global-average",
                 f"over axes {list(axes)}", f"over axes {own}",
             )  # fmt: skip
     if len(own) == 1:
@@ -194,10 +194,10 @@ def reduction(call: Call) -> Variants:
                 one = c.x.select(own[0], place)
                 return one.unsqueeze(own[0]) if keep else one
 
-            yield Variant("", taken, "pooling-kind", f"the {said} along axis {own[0]}", f"the {call.name} along it")
+            yield Variant("", taken, "pooling", f"the {said} along axis {own[0]}", f"the {call.name} along it")
         if own[0] and x.shape[own[0]] > 1:
             yield Variant(
-                "", lambda c: function(c.x.narrow(own[0], 1, c.x.shape[own[0]] - 1), own, keepdim=keep), "pooling-kind",
+                "", lambda c: function(c.x.narrow(own[0], 1, c.x.shape[own[0]] - 1), own, keepdim=keep), "pooling",
                 f"the {call.name} of all but the first along axis {own[0]}", "that of all",
             )  # fmt: skip
 

@@ -37,11 +37,11 @@ def recurrence(call: Call) -> Variants:
                 )
     first = bool(call.args[8])
     time = 1 if first else 0
-    yield Variant("the sequence read backwards", lambda c: _backwards(c, time, turn=False), "lstm-direction")
+    yield Variant("the sequence read backwards", lambda c: _backwards(c, time, turn=False), "direction")
     yield Variant(
         "the sequence read backwards, its outputs turned round again",
         lambda c: _backwards(c, time, turn=True),
-        "lstm-direction",
+        "direction",
     )
     own = _lstm if call.name == "lstm" else _gru
     kinds: list[tuple[str, dict[str, Callable[[torch.Tensor], torch.Tensor] | bool]]] = [
@@ -55,7 +55,7 @@ def recurrence(call: Call) -> Variants:
         kinds.append(("no tanh of the cell's state at the output", {"plain": True}))
     if call.args[4] == 1 and not call.args[7]:
         for said, how in kinds:
-            yield Variant(said, lambda c, h=how: own(c, first, **h), "lstm-functions")
+            yield Variant(said, lambda c, h=how: own(c, first, **h), "lstm-gates")
 
 
 def _changed(change: Callable[..., Sequence[torch.Tensor]]) -> Callable[[Call], object]:

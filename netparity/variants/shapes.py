@@ -24,16 +24,14 @@ def move(call: Call) -> Variants:
     x, out = call.x, call.plain()
     said = _MOVES[call.name]
     if out.shape == x.shape:
-        yield gone(said, "axis-order")
+        yield gone(said, "")
     else:  # the numbers as they lie, read in the shape that is wanted
         yield Variant(f"a new shape for {said}", lambda c: c.x.contiguous().reshape(c.plain().shape), "head-order")
     for a, b in itertools.combinations(range(1, out.ndim), 2):
         if out.shape[a] == out.shape[b]:
-            yield Variant(
-                f"axes {a} and {b} exchanged after {said}", lambda c, a=a, b=b: c.plain().transpose(a, b), "axis-order"
-            )
+            yield Variant(f"axes {a} and {b} exchanged after {said}", lambda c, a=a, b=b: c.plain().transpose(a, b), "")
     if call.name == "roll":
-        yield Variant("a shift the other way", lambda c: _rolled_back(c), "shift")
+        yield Variant("a shift the other way", lambda c: _rolled_back(c), "")
 
 
 def _rolled_back(call: Call) -> torch.Tensor:
@@ -134,14 +132,12 @@ def joined(call: Call) -> Variants:
     function: Callable[..., torch.Tensor] = torch.stack if stack else torch.cat
     if len(arrays) < 2:
         return
-    yield Variant(
-        "what is joined, in the reverse order", lambda c: function(list(c.x)[::-1], axis), "concatenation-order"
-    )
+    yield Variant("what is joined, in the reverse order", lambda c: function(list(c.x)[::-1], axis), "concatenation")
     axes = arrays[0].ndim + stack
     for other in range(axes):
         if other != axis % axes:
             yield Variant(
-                "joined along", lambda c, a=other: function(list(c.x), a), "concatenation-axis",
+                "joined along", lambda c, a=other: function(list(c.x), a), "concatenation",
                 f"axis {other}", f"axis {axis % axes}",
             )  # fmt: skip
     if len({x.shape for x in arrays}) == 1:
@@ -152,13 +148,13 @@ def joined(call: Call) -> Variants:
                 lambda c: torch.stack(list(c.x), where + 1).flatten(where, where + 1),
                 "rope",
             )
-        yield Variant("what is joined, added", lambda c: _like(c, sum(list(c.x))), "concatenation-order")
+        yield Variant("what is joined, added", lambda c: _like(c, sum(list(c.x))), "concatenation")
     for i in range(len(arrays)):
         if len(arrays) == 2:
             yield Variant(
                 f"the sign of the {('first', 'second')[i]} of what is joined changed",
                 lambda c, i=i: function([-x if j == i else x for j, x in enumerate(c.x)], axis),
-                "sign",
+                "",
             )
 
 
@@ -182,13 +178,13 @@ def indexed(call: Call) -> Variants:
             if other != i % n and other < n:
                 changed = tuple(other if k == axis else value for k, value in enumerate(where))
                 was = {0: "the first", n - 1: "the last"}.get(i % n, f"number {i % n}")
-                yield Variant("", lambda c, w=changed: c.args[0][w], "token-place", f"{said} along axis {axis}", was)
+                yield Variant("", lambda c, w=changed: c.args[0][w], "class-token", f"{said} along axis {axis}", was)
         mean = tuple(slice(None) if k == axis else value for k, value in enumerate(where))
         gone = axis - sum(isinstance(value, int) for value in where[:axis])
         yield Variant(
             "",
             lambda c, w=mean, a=gone: c.args[0][w].mean(a),
-            "token-place",
+            "class-token",
             f"the mean along axis {axis}",
             "one entry",
         )

@@ -49,7 +49,7 @@ Variants = Iterator[Variant]
 def gone(what: str, key: str, run: Callable[..., Any] = lambda call: call.x * 1) -> Variant:
     """A call that is not made; what it is given goes on.
 
-    >>> gone("tanh", "activation-missing").told("jax")
+    >>> gone("tanh", "activation").told("jax")
     'JAX has nothing where PyTorch has tanh'
     """
     return Variant("", run, key, "nothing", what)
