@@ -55,6 +55,6 @@ MISTAKES = (
             ("rate", "0.2", "0.1")),
     Mistake("squeezed by the maximum", "pooling", MOBILENET, "torch", "InvertedResidual_0.SqueezeExcitation_0.Conv_0",
             instead("features.1.block.1.avgpool", lambda old: nn.AdaptiveMaxPool2d(1)), ("max", "average|mean")),
-    Mistake("relu for hard swish before the dropout", "activation", MOBILENET, "torch", "Dropout_0",
-            instead("classifier.1", lambda old: nn.ReLU()), ("relu", "hard")),
+    Mistake("swish for hard swish before the dropout", "activation", MOBILENET, "torch", "Dropout_0",
+            instead("classifier.1", lambda old: nn.SiLU()), ("swish|silu", "hard")),
 )  # fmt: skip

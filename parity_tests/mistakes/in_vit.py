@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.nn import functional as F
 
 from netparity import Part, infer_table
+from netparity.pairs import MODES
 from parity_tests.mistakes.planting import Given, Mistake, Setup, attributes, forward, jax, torch
 
 VIT = "vit_b_16"
@@ -49,7 +50,7 @@ MISTAKES = (
     Mistake("dropout twice as often", "dropout-rate", VIT, "jax", "Dropout_0",
             jax((_DROPPED, f"2 * {_DROPPED}")), ("rate", "0.2", "0.1")),
     Mistake("dropout in evaluation", "dropout-mode", VIT, "jax", "Dropout_0",
-            jax((_DROPPED, _DROPPED.replace("not train", "False"))), ("dropout", "evaluation")),
+            jax((_DROPPED, _DROPPED.replace("not train", "False"))), ("dropout", "evaluation"), MODES),
     Mistake("skip connection lost", "skip", VIT, "jax", "block0.norm_mlp",
             jax(("        x = x + y\n", "        x = y\n")), ("skip|residual|shortcut",)),
     Mistake("PyTorch's epsilon for torchvision's", "norm-epsilon", VIT, "torch", "norm",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from netparity import mistakes
 from parity_tests.mistakes import __main__ as command
 from parity_tests.mistakes import planting, score
 from parity_tests.mistakes.catalogue import MISTAKES
@@ -51,6 +52,7 @@ def test_there_are_enough_mistakes_of_every_kind():
     assert {(name, side) for name in PORTS for side in ("jax", "torch")} <= sides
     assert {NETWORKS[one.network].library for one in MISTAKES} == {"linen", "nnx", "equinox"}
     assert KINDS - {one.kind for one in MISTAKES} == set()
+    assert {one.kind for one in MISTAKES} <= set(mistakes.MISTAKES)
 
 
 def test_a_sample_is_caught_located_and_told():
