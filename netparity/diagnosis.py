@@ -96,10 +96,11 @@ def _layer(one: Stage) -> Diagnosis | None:
     """Tries the known mistakes on one stage."""
     if one.name in one.pair.jax.dropouts and one.mode == "training" and (found := _dropout(one)) is not None:
         return found
-    with calls.own_forwards(one.pair.torch.module, one.path) as any_own:
-        if any_own and _fits_plain(one):
-            found = _altered(one, "torch")
-            return found or insertions.added(one, "torch", Diagnosis)
+    for path in dict.fromkeys((one.path, "")):  # the stage's own layer; else what is before it, too
+        with calls.own_forwards(one.pair.torch.module, path) as any_own:
+            if any_own and _fits_plain(one):
+                found = _altered(one, "torch") or insertions.added(one, "torch", Diagnosis)
+                return found or _cut(one)
     found = _altered(one, "jax")
     return found or insertions.added(one, "jax", Diagnosis) or _cut(one)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from netparity import calls, stage
@@ -81,20 +82,23 @@ def _unused(one: Stage) -> _Attempts:
     """A parameter of the stage that PyTorch does not use, added to or multiplied with what a call gives."""
     made, alone = one.watched(), one.run()
     reached = calls.leaves(alone.output)
-    side = one.pair.torch
-    for name in one.params:
-        idle = [
-            torch_name
-            for torch_name in side.from_common({name: one.pair.params[name]})
-            if torch_name in alone.weights and id(alone.weights[torch_name]) not in reached
-        ]
-        for torch_name in idle:
+    for name, torch_names in _sources(one, alone).items():
+        for torch_name in (n for n in torch_names if id(alone.weights[n]) not in reached):
             for call in reversed(made):
                 for product in (False, True):
                     yield (
                         f"{{other}}: {name} left out", "bias" if name.endswith("bias") else "position-embedding",
                         lambda c=call, n=torch_name, p=product: one.run(_using(c, n, p)),
                     )  # fmt: skip
+
+
+def _sources(one: Stage, alone: stage.Alone) -> dict[str, list[str]]:
+    """The PyTorch parameters that each of the stage's JAX parameters is made of."""
+    side, names = one.pair.torch, list(alone.weights)
+    numbered = {name: np.full(weight.shape, 1.0 + i) for i, (name, weight) in enumerate(alone.weights.items())}
+    found = (side.pull_back or side.to_common)(numbered)
+    places = {name: {round(float(n)) - 1 for n in np.unique(found[name])} for name in one.params}
+    return {name: [names[i] for i in sorted(where) if 0 <= i < len(names)] for name, where in places.items()}
 
 
 def _using(call: stage.Call, name: str, product: bool) -> stage.Watch:

@@ -88,7 +88,7 @@ def _paddings(
         (p, p) for p in per_axis(0 if padding == "valid" else padding, axes)
     ]  # fmt: skip
     same = [_same(n, e, s) for n, e, s in zip(call.x.shape[2:], extents, stride, strict=True)]
-    if same != own:
+    if same != own and any(low != high for low, high in same):  # else it is a number like any other
         said = ", ".join(f"({low}, {high})" for low, high in dict.fromkeys(same))
         yield Variant("padding", _padded(same), "same-stride", f'"SAME", which is {said} here,', was)
     for p in range(max(extents) + 1):

@@ -25,7 +25,7 @@ def max_pool(call: Call) -> Variants:
     pool = _MAX[axes]
     yield from _geometries("max-pooling", pool, own, axes)
     same = [_same(n, k, s) for n, k, s in zip(call.x.shape[2:], window, stride, strict=True)]
-    if same != [(p, p) for p in padding]:
+    if same != [(p, p) for p in padding] and any(low != high for low, high in same):
         around = list(itertools.chain.from_iterable(reversed(same)))
         said = f'"SAME", which is {", ".join(map(str, dict.fromkeys(same)))} here,'
         yield Variant(
