@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
-from parity_tests.mistakes.planting import Mistake, attributes, instead, jax, torch
+from netparity import infer_table
+from parity_tests.mistakes.planting import Mistake, Setup, attributes, instead, jax, torch
 
 MOBILENET = "mobilenet_v3_small"
 _SQUEEZE = "        if self.squeeze:\n            x = SqueezeExcitation()(x)\n"
 _DEPTHWISE = "        x = ConvNorm(self.expanded, self.kernel"
 _FIRST = "stride=2, activation=nn.hard_swish"
+
+
+def _squeezed_first(setup: Setup) -> Setup:
+    """The table is stated, since it is inferred from the order of the layers."""
+    table = infer_table(setup.jax, setup.module, setup.inputs)
+    return jax((_SQUEEZE, ""), (_DEPTHWISE, _SQUEEZE + _DEPTHWISE))(setup).given(table=table)
+
 
 MISTAKES = (
     Mistake("PyTorch's default epsilon", "norm-epsilon", MOBILENET, "jax", "ConvNorm_0.BatchNorm_0",
@@ -23,7 +31,7 @@ MISTAKES = (
     Mistake("hard sigmoid of Keras 2", "activation", MOBILENET, "jax", "InvertedResidual_0.SqueezeExcitation_0",
             jax(("nn.hard_sigmoid(scale)", "jax.numpy.clip(0.2 * scale + 0.5, 0, 1)")), ("sigmoid",)),
     Mistake("squeezed before the convolution", "squeeze-excite-order", MOBILENET, "jax",
-            "InvertedResidual_0.ConvNorm_0.Conv_0", jax((_SQUEEZE, ""), (_DEPTHWISE, _SQUEEZE + _DEPTHWISE)),
+            "InvertedResidual_0.ConvNorm_0.Conv_0", _squeezed_first,
             ("elsewhere|order|before",)),
     Mistake("squeezed over one axis", "global-average", MOBILENET, "jax",
             "InvertedResidual_0.SqueezeExcitation_0.Conv_0",
@@ -47,6 +55,6 @@ MISTAKES = (
             ("rate", "0.2", "0.1")),
     Mistake("squeezed by the maximum", "pooling", MOBILENET, "torch", "InvertedResidual_0.SqueezeExcitation_0.Conv_0",
             instead("features.1.block.1.avgpool", lambda old: nn.AdaptiveMaxPool2d(1)), ("max", "average|mean")),
-    Mistake("relu for hard swish before the dropout", "activation", MOBILENET, "torch", "Dropout_0",
-            instead("classifier.1", lambda old: nn.ReLU()), ("relu", "hard")),
+    Mistake("swish for hard swish before the dropout", "activation", MOBILENET, "torch", "Dropout_0",
+            instead("classifier.1", lambda old: nn.SiLU()), ("swish|silu", "hard")),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch.nn import functional as F
 
+from netparity.pairs import MODES
 from parity_tests.mistakes.planting import Given, Mistake, attributes, forward, jax, torch
 
 RESNET = "resnet18"
@@ -41,7 +42,8 @@ MISTAKES = (
             ("momentum", "1 - PyTorch's")),
     Mistake("batch's statistics in evaluation", "bn-statistics", RESNET, "torch", "bn1",
             forward("bn1", lambda self, x: F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
-                                                        True, self.momentum, self.eps)), ("batch", "evaluation")),
+                                                        True, self.momentum, self.eps)),
+            ("batch", "running|evaluation"), MODES),
     Mistake("dilated", "dilation", RESNET, "torch", "layer1_0.conv2",
             attributes("layer1.0.conv2", dilation=(2, 2), padding=(2, 2)), ("dilation", "2")),
     Mistake("skip connection lost", "skip", RESNET, "torch", "layer2_0", torch("layer2.0", ("out += identity", "pass")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.nn import functional as F
 
 from netparity import Part, infer_table
+from netparity.pairs import MODES
 from parity_tests.mistakes.planting import Given, Mistake, Setup, attributes, forward, jax, torch
 
 VIT = "vit_b_16"
@@ -49,7 +50,7 @@ MISTAKES = (
     Mistake("dropout twice as often", "dropout-rate", VIT, "jax", "Dropout_0",
             jax((_DROPPED, f"2 * {_DROPPED}")), ("rate", "0.2", "0.1")),
     Mistake("dropout in evaluation", "dropout-mode", VIT, "jax", "Dropout_0",
-            jax((_DROPPED, _DROPPED.replace("not train", "False"))), ("dropout", "evaluation")),
+            jax((_DROPPED, _DROPPED.replace("not train", "False"))), ("dropout", "evaluation"), MODES),
     Mistake("skip connection lost", "skip", VIT, "jax", "block0.norm_mlp",
             jax(("        x = x + y\n", "        x = y\n")), ("skip|residual|shortcut",)),
     Mistake("PyTorch's epsilon for torchvision's", "norm-epsilon", VIT, "torch", "norm",
@@ -68,7 +69,8 @@ MISTAKES = (
     Mistake("attention over the batch", "batch-first", VIT, "torch", "block0.attention",
             attributes(f"{_LAYER}.self_attention", batch_first=False), ("batch",)),
     Mistake("positions left out", "position-embedding", VIT, "torch", "Dropout_0",
-            torch("encoder", ("input = input + self.pos_embedding", "pass")), ("position|pos_embedding", "left out|nothing")),
+            torch("encoder", ("input = input + self.pos_embedding", "pass")),
+            ("position|pos_embedding", "left out|nothing")),
     Mistake("normalisation's bias left out", "bias", VIT, "torch", "norm",
             forward("encoder.ln", lambda self, x: F.layer_norm(x, (32,), self.weight, None, self.eps)),
             ("bias", "left out")),

@@ -233,6 +233,7 @@ class Mistake:
       stage: where a right check finds it first.
       plant: turns the right setup into the wrong one.
       says: what the diagnosis must say, all of it, in whatever case; ``"a|b"`` is one or the other.
+      modes: in which the networks are compared; the whole pass is in evaluation mode in any case.
     """
 
     name: str
@@ -242,3 +243,4 @@ class Mistake:
     stage: str
     plant: Callable[[Setup], Setup]
     says: tuple[str, ...]
+    modes: tuple[str, ...] = ("training",)

@@ -13,6 +13,7 @@ import numpy as np
 
 import netparity
 from netparity import JaxNetwork, ParityError, prepare
+from netparity.pairs import MODES
 from parity_tests.mistakes.harmless import HARMLESS, Harmless
 from parity_tests.mistakes.networks import NETWORKS
 from parity_tests.mistakes.planting import Mistake, Network, Setup, right
@@ -65,11 +66,11 @@ class Bench:
         return right(network, self._made[network.name], seed)
 
 
-def compared(setup: Setup) -> netparity.Comparison:
+def compared(setup: Setup, modes: Sequence[str] = MODES) -> netparity.Comparison:
     """The comparison of a pair in float64, which is where mistakes are found and explained."""
     return netparity.compare(
-        setup.jax, setup.module, setup.inputs, labels=setup.labels, dtypes=["float64"], name=setup.of.name,
-        **setup.keywords,
+        setup.jax, setup.module, setup.inputs, labels=setup.labels, modes=modes, dtypes=["float64"],
+        name=setup.of.name, **setup.keywords,
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def plant(mistake: Mistake, bench: Bench) -> Outcome:
     begin = time.process_time()
     setup = mistake.plant(bench.setup(NETWORKS[mistake.network]))
     try:
-        result = compared(setup)
+        result = compared(setup, mistake.modes)
         found = None if result.first_divergence is None else result.first_divergence[0]
         diagnosis = result.diagnosis or ""
     except ParityError as refused:  # the parameters do not fit, say: it is told, and no number compared
