@@ -83,9 +83,8 @@ def _momentum(two: Two) -> Iterator[Difference]:
     if theirs is None:
         yield Difference("momentum", ours, "None: the mean of all batches")
     elif abs(1 - ours - theirs) > 1e-9:
-        yield Difference(
-            "momentum", ours, theirs, f"JAX's is 1 - PyTorch's: PyTorch's {theirs:g} is {1 - theirs:g} in JAX"
-        )
+        note = f"JAX's is 1 - PyTorch's: PyTorch's {theirs:g} is {1 - theirs:g} in JAX"
+        yield Difference("momentum", f"{ours:g} (PyTorch's {1 - ours:g})", theirs, note)
 
 
 def _statistics(two: Two) -> Iterator[Difference]:
@@ -251,7 +250,7 @@ def _transposed_in_flax(two: Two) -> Iterator[Difference]:
         yield Difference(
             "padding",
             _padding(given, made),
-            f"{_shown(theirs.padding)}, output_padding {_shown(theirs.output_padding)}: {_shown(wanted)}",
+            f"{_shown(wanted)} (padding {_shown(theirs.padding)}, output_padding {_shown(theirs.output_padding)})",
             f"JAX pads the stretched input: PyTorch's is padding={list(wanted)} in Flax",
         )
 

@@ -286,7 +286,7 @@ def test_nnx():
     module = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.Dropout(0.1))
     assert _shown(netparity.nnx(Net(nnx.Rngs(0))), module, IMAGES, train=True) == [
         ("conv", "padding", "'SAME': (1, (0, 1))", "1"),
-        ("norm", "momentum", "0.99", "0.1"),
+        ("norm", "momentum", "0.99 (PyTorch's 0.01)", "0.1"),
         ("drop", "dropout rate", "0.5", "0.1"),
     ]
 
