@@ -138,8 +138,8 @@ def test_a_packed_array_is_equal_to_its_parts():
 
 def test_trees_of_both_frameworks_are_taken_as_they_are():
     module = nn.Sequential(nn.Linear(18, 12), nn.Linear(12, 18))
-    first, second = (layer.weight.detach().numpy() for layer in module)
-    params = {"layers": [{"kernel": first.T, "bias": module[0].bias}, {"kernel": second.T, "bias": module[1].bias}]}
+    first, first_bias, second, second_bias = (value.detach() for value in module.parameters())
+    params = {"layers": [{"kernel": first.T, "bias": first_bias}, {"kernel": second.T, "bias": second_bias}]}
     found = netparity.compare_weights(params, module.state_dict())
     assert found.equal
     assert ("layers.1.kernel", "1.weight") in {(pair.a, pair.b) for pair in found.pairs}
