@@ -7,5 +7,6 @@ import sys
 from netparity.command import frame, main
 
 if __name__ == "__main__":
+    frame.open_closed_streams()
     frame.end_at_signals()
     sys.exit(main.main())

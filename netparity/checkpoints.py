@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from netparity.measure import ParityError
+from netparity.weights import flat
 
 _TORCH = (".pth", ".pt", ".bin")
 _INNER = ("state_dict", "model_state_dict", "model", "params")  # under which training scripts keep the weights
@@ -42,17 +43,18 @@ def opened(path: pathlib.Path) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a checkpoint by name, while the context lasts.
 
     Args:
-      path: a ``.safetensors``, ``.pth``, ``.pt``, ``.bin``, ``.npz`` or ``.msgpack`` file, or an Orbax folder.
+      path: a ``.safetensors``, ``.pth``, ``.pt``, ``.bin``, ``.npz`` or ``.msgpack`` file, a folder of Orbax, or one
+        with several ``.safetensors`` files.
 
     Raises:
       ParityError: if it cannot be read; the file is named.
     """
     readers = {".safetensors": _safetensors, ".npz": _npz, ".msgpack": _msgpack, **dict.fromkeys(_TORCH, _torch)}
-    reader = _orbax if path.is_dir() else readers.get(path.suffix.lower())
+    reader = _folder if path.is_dir() else readers.get(path.suffix.lower())
     if not path.exists():
         raise ParityError(f"{path}: no such file")
     if reader is None:
-        raise ParityError(f"{path}: its name has to end in {', '.join(readers)}, or it is a folder of Orbax")
+        raise ParityError(f"{path}: its name has to end in {', '.join(readers)}, or it is a folder")
     with contextlib.ExitStack() as stack:
         try:
             arrays = reader(path, stack)
@@ -101,7 +103,7 @@ def _torch(path: pathlib.Path, stack: contextlib.ExitStack) -> Mapping[str, np.n
             f"{path}: holds more than tensors, and unpickling that could run any code: save the state_dict alone, "
             "torch.save(module.state_dict(), file)"
         ) from problem
-    found = {name: value for name, value in _flat(_inner(whole)) if isinstance(value, torch.Tensor)}
+    found = {name: value for name, value in flat(_inner(whole)) if isinstance(value, torch.Tensor)}
     return _Lazy(list(found), lambda name: _tensor(found[name]))
 
 
@@ -127,26 +129,24 @@ def _tensor(tensor: Any) -> np.ndarray:
 def _msgpack(path: pathlib.Path, stack: contextlib.ExitStack) -> Mapping[str, np.ndarray]:
     from flax import serialization
 
-    found = {name: np.asarray(value) for name, value in _flat(serialization.msgpack_restore(path.read_bytes()))}
+    found = {name: np.asarray(value) for name, value in flat(serialization.msgpack_restore(path.read_bytes()))}
     return {name: value for name, value in found.items() if value.dtype.kind not in "OSU"}
 
 
-def _orbax(path: pathlib.Path, stack: contextlib.ExitStack) -> Mapping[str, np.ndarray]:
+def _folder(path: pathlib.Path, stack: contextlib.ExitStack) -> Mapping[str, np.ndarray]:
+    shards = [_safetensors(shard, stack) for shard in sorted(path.glob("*.safetensors"))]
+    if shards:
+        owner = {name: shard for shard in shards for name in shard}
+        return _Lazy(list(owner), lambda name: owner[name][name])
+    if not (path / "_METADATA").is_file():
+        raise ParityError(f"{path}: is no checkpoint: there are neither .safetensors files nor Orbax's _METADATA in it")
+    return _orbax(path)
+
+
+def _orbax(path: pathlib.Path) -> Mapping[str, np.ndarray]:
     import orbax.checkpoint
 
-    if not (path / "_METADATA").is_file():
-        raise ParityError(f"{path}: is no folder of Orbax: there is no _METADATA in it")
     with orbax.checkpoint.PyTreeCheckpointer() as checkpointer:
         whole = checkpointer.restore(path.absolute())
-    found = {name: np.asarray(value) for name, value in _flat(whole) if value is not None}
+    found = {name: np.asarray(value) for name, value in flat(whole) if value is not None}
     return {name: value for name, value in found.items() if value.dtype.kind not in "OSU"}
-
-
-def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dictionaries and lists, by their paths joined by dots."""
-    if isinstance(tree, Mapping | list | tuple):
-        items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-        for key, value in items:
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, tree

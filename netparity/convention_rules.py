@@ -29,12 +29,16 @@ class Two:
       ours: JAX's attributes.
       theirs: PyTorch's module.
       given: the shape of PyTorch's input ``[b, c, …]``; None where it is not known.
+      convolved: the sizes, without batch and channels, of what JAX convolves; None where they are not known.
+      made: the shape of JAX's output; None where it is no stage.
     """
 
     kind: str
     ours: Mapping[str, Any]
     theirs: nn.Module
     given: Shape | None
+    convolved: Shape | None = None
+    made: Shape | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +83,8 @@ def _momentum(two: Two) -> Iterator[Difference]:
     if theirs is None:
         yield Difference("momentum", ours, "None: the mean of all batches")
     elif abs(1 - ours - theirs) > 1e-9:
-        yield Difference(
-            "momentum", ours, theirs, f"JAX's is 1 - PyTorch's: PyTorch's {theirs:g} is {1 - theirs:g} in JAX"
-        )
+        note = f"JAX's is 1 - PyTorch's: PyTorch's {theirs:g} is {1 - theirs:g} in JAX"
+        yield Difference("momentum", f"{ours:g} (PyTorch's {1 - ours:g})", theirs, note)
 
 
 def _statistics(two: Two) -> Iterator[Difference]:
@@ -126,17 +129,26 @@ def _convolution(two: Two) -> Iterator[Difference]:
     if any(n != 1 for n in _axes(two.ours.get("input_dilation"), rank)):
         yield Difference("input dilation", _shown(two.ours["input_dilation"]), 1)
     ours, mode = _jax_padding(two, rank)
-    theirs = _torch_padding(two.theirs)
-    if ours is None or two.given is None or found or len(two.given) < rank:
+    if ours is None or two.convolved is None or two.given is None or found or len(two.given) < rank:
         return
-    sizes = two.given[-rank:]
+    theirs, sizes = _torch_padding(two.theirs), two.given[-rank:]
+    added = ours if _pads_first(two) else ((0, 0),) * rank
+    if sizes != tuple(n - low - high for n, (low, high) in zip(two.convolved, added, strict=True)):
+        return  # one side pads by hand
     if _read(ours, sizes, two.theirs) != _read(theirs, sizes, two.theirs):
         said = _first(two.ours, "padding")
-        yield Difference(
-            "padding", _padding(said, ours), _padding(two.theirs.padding, theirs), _SAME if said == "SAME" else ""
-        )
+        note = _SAME if said == "SAME" else ""
+        yield Difference("padding", _padding(said, ours), _padding(two.theirs.padding, theirs), note)
     elif mode != two.theirs.padding_mode and any(map(any, ours)):
         yield Difference("padding mode", mode, two.theirs.padding_mode)
+
+
+def _pads_first(two: Two) -> bool:
+    """Whether what JAX convolves is padded already."""
+    return two.ours.get("padding") in ("CIRCULAR", "REFLECT", "CAUSAL") or _first(two.ours, "padding_mode") not in (
+        None,
+        "ZEROS",
+    )
 
 
 _SAME = "PyTorch pads as much after as before: JAX's is padding=1, or PyTorch's F.pad(x, (before, after, …)) by hand"
@@ -238,7 +250,7 @@ def _transposed_in_flax(two: Two) -> Iterator[Difference]:
         yield Difference(
             "padding",
             _padding(given, made),
-            f"{_shown(theirs.padding)}, output_padding {_shown(theirs.output_padding)}: {_shown(wanted)}",
+            f"{_shown(wanted)} (padding {_shown(theirs.padding)}, output_padding {_shown(theirs.output_padding)})",
             f"JAX pads the stretched input: PyTorch's is padding={list(wanted)} in Flax",
         )
 
@@ -280,11 +292,21 @@ def _pooling(two: Two) -> Iterator[Difference]:
             yield Difference(what, _shown(_axes(ours, rank)), _shown(_axes(other, rank)))
     padding = sides(theirs.padding, rank)
     if tuple(map(tuple, two.ours["padding"])) != padding:
-        yield Difference("padding", _shown(two.ours["padding"]), _shown(theirs.padding))
+        if _pooled(two, rank) == (two.made or ())[-rank:]:  # else one side pads by hand
+            yield Difference("padding", _shown(two.ours["padding"]), _shown(theirs.padding))
     elif not getattr(theirs, "count_include_pad", True) and any(map(any, padding or ())):
         yield Difference("padding is counted", True, "False (count_include_pad)")
     if bool(two.ours["use_ceil"]) != bool(theirs.ceil_mode):
         yield Difference("sizes are rounded up", bool(two.ours["use_ceil"]), bool(theirs.ceil_mode))
+
+
+def _pooled(two: Two, rank: int) -> Shape:
+    """The sizes that JAX's attributes give of what PyTorch pools."""
+    up = two.ours["use_ceil"]
+    windows = zip(
+        (two.given or ())[-rank:], two.ours["padding"], two.ours["kernel_size"], two.ours["stride"], strict=False
+    )
+    return tuple((n + low + high - k + (s - 1 if up else 0)) // s + 1 for n, (low, high), k, s in windows)
 
 
 # ---------------------------------------------------------------------------------------------------- others

@@ -49,7 +49,10 @@ def _two(network: JaxNetwork, ready: Ready, path: str, name: str) -> Two | None:
     ours, theirs = network.modules[path], ready.pair.torch.module.get_submodule(name)
     if not ours.kind or not library_class(type(theirs), "forward", _LIBRARIES):
         return None  # it need not do what its attributes say
-    return Two(ours.kind, ours.attributes, theirs, ready.record.given.get(name))
+    kernels = (f"{path}.{kernel}" for kernel in ("kernel", "weight"))
+    convolved = next((ready.convolved[kernel] for kernel in kernels if kernel in ready.convolved), None)
+    made = ready.pair.graph("evaluation").shapes.get(path)
+    return Two(ours.kind, ours.attributes, theirs, ready.record.given.get(name), convolved, made)
 
 
 def _pairs(network: JaxNetwork, ready: Ready) -> list[tuple[str, str]]:

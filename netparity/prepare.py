@@ -36,6 +36,7 @@ class Ready:
       table: of parameters and state.
       entries: of the table, by JAX name.
       record: what PyTorch called in evaluation mode.
+      convolved: by JAX's name of a kernel, the sizes of what it is convolved with.
     """
 
     pair: Pair
@@ -43,6 +44,7 @@ class Ready:
     table: NameTable
     entries: Mapping[str, Entry]
     record: calls.Record
+    convolved: Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ def prepare(
     pair = Pair(ours, theirs, arrays, given, labels, seed)
     if train:
         _require_training(pair)
-    return Ready(pair, looked.inputs, names, entries, looked.record)
+    return Ready(pair, looked.inputs, names, entries, looked.record, uses.convolved(looked.traced))
 
 
 def infer_table(network: JaxNetwork, module: nn.Module, inputs: Any) -> dict[str, Entry]:

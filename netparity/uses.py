@@ -1,4 +1,4 @@
-"""In which order a traced JAX network uses its arrays, and what it flattens before a dense layer."""
+"""In which order a traced JAX network uses its arrays, what it flattens before a dense layer, what it convolves."""
 
 from __future__ import annotations
 
@@ -60,6 +60,19 @@ def flattened(traced: Trace) -> dict[str, Flattening]:
             before = _before(x, producers, traced)
             if before is not None:
                 found[names[kernel]] = before
+    return found
+
+
+def convolved(traced: Trace) -> dict[str, tuple[int, ...]]:
+    """What each kernel is first convolved with: by the kernel's name, the sizes without batch and channels."""
+    jaxpr = traced.jaxpr.jaxpr
+    names = dict(zip(jaxpr.invars, sorted(traced.arrays), strict=False))
+    found: dict[str, tuple[int, ...]] = {}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated" and equation.invars[1] in names:
+            shape = equation.invars[0].aval.shape
+            axes = equation.params["dimension_numbers"].lhs_spec[2:]  # behind those of batch and channels
+            found.setdefault(names[equation.invars[1]], tuple(shape[axis] for axis in axes))
     return found
 
 

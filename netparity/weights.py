@@ -111,8 +111,8 @@ def compare_weights(a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float =
     theirs from files as they are asked for.
 
     Args:
-      a, b: arrays by name: NumPy's, JAX's, PyTorch's on the CPU; numbers of any dtype. Scalars are left out that
-        count something (``num_batches_tracked``).
+      a, b: arrays by name, also in dictionaries and lists within: NumPy's, JAX's, PyTorch's on the CPU; numbers of any
+        dtype. BatchNorm's ``num_batches_tracked`` is left out.
       rtol: an error, relative to an array's largest magnitude, that still counts as equal.
 
     Raises:
@@ -123,7 +123,7 @@ def compare_weights(a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float =
     >>> found.equal, found.pairs[0].layout
     (True, 'transposed')
     """
-    ours, theirs = _looked(a, "a"), _looked(b, "b")
+    ours, theirs = _looked(_by_path(a), "a"), _looked(_by_path(b), "b")
     known = {"a": dict(ours.left), "b": dict(theirs.left)}
     pairs = [_pair(ours, name, theirs, name) for name in list(ours.left) if name in theirs.left]
     pairs += _by_content(ours, theirs)
@@ -135,6 +135,24 @@ def compare_weights(a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float =
 
 
 # ---------------------------------------------------------------------------------------------------- arrays
+
+
+def flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dictionaries and lists, by their paths joined by dots.
+
+    >>> dict(flat({"conv": {"kernel": 1}, "layers": [2, 3]}))
+    {'conv.kernel': 1, 'layers.0': 2, 'layers.1': 3}
+    """
+    if isinstance(tree, Mapping | list | tuple):
+        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, tree
+
+
+def _by_path(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A dictionary without dictionaries; what reads its arrays from a file as it is."""
+    return dict(flat(arrays)) if isinstance(arrays, dict) else arrays
 
 
 def _looked(arrays: Mapping[str, Any], side: str) -> _Side:

@@ -48,6 +48,22 @@ def require_folder(flag: str, folder: pathlib.Path | None) -> None:
         raise UsageError(f"{flag} {folder}: {nearest} may not be written to")
 
 
+def open_closed_streams() -> None:
+    """What is printed to a stream that the command was started without (``>&-``) is dropped.
+
+    Otherwise the next file that is opened gets the stream's number, and what libraries print with it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (for as long as the process lives)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def end_at_signals() -> None:
     """From now on Ctrl-C, SIGTERM and SIGHUP end the process with 128 + the signal's number, whatever it is doing.
 

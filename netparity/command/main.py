@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         frame.fail(str(error))
         return 2
-    except BrokenPipeError:  # whoever read it is gone (… | head)
+    except OSError as error:  # of our own output: the disk is full, or whoever read it is gone (… | head)
+        if not isinstance(error, BrokenPipeError):
+            frame.fail(f"{error.filename or 'output'}: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from netparity.command import main
@@ -183,6 +184,23 @@ def test_assert_parity_gives_nothing_to_write(folder, capsys):
 def test_no_command_is_usage(capsys):
     assert main.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("| head -n 1", 0, ""),
+        ("> /dev/full", 1, "error: output: No space left on device\n"),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere_is_no_traceback(tmp_path, redirection, code, said):
+    np.savez(tmp_path / "a.npz", first=np.zeros(3), second=np.ones(3))
+    command = f'"{sys.executable}" -m netparity weights a.npz a.npz {redirection}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (code, said)
 
 
 def _started(folder, *arguments, **keywords):

@@ -112,6 +112,23 @@ def test_padding_is_compared_as_it_is_read():
     ) == [("Conv_4", "padding mode", "reflect", "zeros")]
 
 
+@pytest.mark.parametrize("theirs", [True, False])
+def test_what_is_padded_by_hand_is_no_difference(theirs):
+    class Pad(fnn.Module):
+        @fnn.compact
+        def __call__(self, x):
+            return jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+
+    by_hand = (lambda train: Pad(), nn.ZeroPad2d((0, 1, 0, 1)))
+    conv = (_conv((3, 3), strides=2, padding="VALID"), nn.Conv2d(4, 4, 3, stride=2))
+    assert _compared([by_hand, conv], IMAGES[:, :8]) == []
+    if theirs:  # as "SAME" does
+        layers, modules = [_conv((3, 3), strides=2)], [by_hand[1], conv[1]]
+    else:
+        layers, modules = [lambda train: Pad(), conv[0]], [nn.Conv2d(4, 4, 3, stride=2, padding=1)]
+    assert _shown(_linen(IMAGES[:, :8], *layers), nn.Sequential(*modules), IMAGES[:, :8]) == []
+
+
 def test_strides_and_dilation():
     assert _compared(
         [
@@ -269,7 +286,7 @@ def test_nnx():
     module = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.Dropout(0.1))
     assert _shown(netparity.nnx(Net(nnx.Rngs(0))), module, IMAGES, train=True) == [
         ("conv", "padding", "'SAME': (1, (0, 1))", "1"),
-        ("norm", "momentum", "0.99", "0.1"),
+        ("norm", "momentum", "0.99 (PyTorch's 0.01)", "0.1"),
         ("drop", "dropout rate", "0.5", "0.1"),
     ]
 
@@ -278,33 +295,37 @@ def test_equinox():
     class Net(eqx.Module):
         conv: eqx.nn.Conv2d
         pool: eqx.nn.MaxPool2d
+        average: eqx.nn.AvgPool2d
         up: eqx.nn.ConvTranspose2d
         norm: eqx.nn.GroupNorm
 
         def __init__(self, key):
             self.conv = eqx.nn.Conv2d(4, 6, 3, padding=1, dilation=2, key=key)
             self.pool = eqx.nn.MaxPool2d(3, 2, padding=1)
+            self.average = eqx.nn.AvgPool2d(2, 1, padding=1)
             self.up = eqx.nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, key=key)
             self.norm = eqx.nn.GroupNorm(2, 4, eps=1e-6)
 
         def __call__(self, x):
-            return self.norm(self.up(self.pool(self.conv(x))))
+            return self.norm(self.up(self.average(self.pool(self.conv(x)))))
 
     class Torch(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(4, 6, 3, padding=1)
             self.pool = nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)
+            self.average = nn.AvgPool2d(2, 1, padding=1, count_include_pad=False)
             self.up = nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1)
             self.norm = nn.GroupNorm(2, 4)
 
         def forward(self, x):
-            return self.norm(self.up(self.pool(self.conv(x))))
+            return self.norm(self.up(self.average(self.pool(self.conv(x)))))
 
     images = IMAGES.transpose(0, 3, 1, 2)
     assert _shown(netparity.equinox(Net(jax.random.key(0))), Torch(), images) == [
         ("conv", "dilation", "2", "1"),
         ("pool", "sizes are rounded up", "False", "True"),
+        ("average", "padding is counted", "True", "False (count_include_pad)"),
         ("up", "output padding", "0", "1"),
         ("norm", "epsilon", "1e-06", "1e-05"),
     ]

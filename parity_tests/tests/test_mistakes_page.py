@@ -8,6 +8,7 @@ import re
 import pytest
 
 from netparity.mistakes import MISTAKES
+from parity_tests.mistakes.catalogue import MISTAKES as PLANTED
 from parity_tests.pages import mistakes
 
 
@@ -41,6 +42,10 @@ def test_every_known_mistake_says_why_how_to_mend_it_and_where_it_was_reported()
         assert one.mend
         assert one.source.startswith("https://")
     assert len({one.title for one in MISTAKES.values()}) == len(MISTAKES)
+
+
+def test_every_mistake_that_is_planted_is_known():
+    assert {one.kind for one in PLANTED} <= set(MISTAKES)
 
 
 def test_the_page_has_a_line_of_a_mistake_that_was_named(found):

@@ -6,6 +6,7 @@ import math
 
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint
 import pytest
 import torch
 from flax import serialization
@@ -135,6 +136,15 @@ def test_a_packed_array_is_equal_to_its_parts():
     assert [pair.layout for pair in swapped.pairs] == ["transposed, rows in blocks of 8, in the order 1, 0, 2"]
 
 
+def test_trees_of_both_frameworks_are_taken_as_they_are():
+    module = nn.Sequential(nn.Linear(18, 12), nn.Linear(12, 18))
+    first, first_bias, second, second_bias = (value.detach() for value in module.parameters())
+    params = {"layers": [{"kernel": first.T, "bias": first_bias}, {"kernel": second.T, "bias": second_bias}]}
+    found = netparity.compare_weights(params, module.state_dict())
+    assert found.equal
+    assert ("layers.1.kernel", "1.weight") in {(pair.a, pair.b) for pair in found.pairs}
+
+
 def test_stacked_layers_are_their_layers():
     layers = {f"blocks.{i}.weight": _drawn(5, 4, seed=i) for i in range(3)}
     stacked = np.stack([layer.T for layer in layers.values()])
@@ -217,6 +227,22 @@ def test_files_of_every_kind_are_equal(tmp_path, kind, capsys):
     assert printed.endswith("EQUAL\n")
 
 
+def test_a_checkpoint_in_several_files_is_one(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    save_file({"conv.weight": CONV.transpose(3, 2, 0, 1).copy()}, folder / "model-00001-of-00002.safetensors")
+    save_file({"conv.bias": _drawn(6)}, folder / "model-00002-of-00002.safetensors")
+    assert main.main(["weights", str(folder), str(_written(tmp_path, "msgpack"))]) == 0
+
+
+def test_a_folder_of_orbax_is_read(tmp_path):
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "orbax", {"params": {"Dense_0": {"kernel": DENSE}}, "step": np.int32(3)})
+    with checkpoints.opened(tmp_path / "orbax") as arrays:
+        assert set(arrays) == {"params.Dense_0.kernel", "step"}
+        np.testing.assert_array_equal(arrays["params.Dense_0.kernel"], DENSE)
+
+
 def test_bfloat16_is_read_of_both_kinds_of_file(tmp_path):
     tensor = torch.tensor([1.0, 0.1, -3.5]).to(torch.bfloat16)
     torch.save({"w": tensor}, tmp_path / "w.pt")
@@ -256,6 +282,7 @@ class _Anything:
     ("name", "make", "message"),
     [
         ("absent.npz", None, "absent.npz: no such file"),
+        ("", None, "is no checkpoint: there are neither"),
         ("notes.txt", b"text", "its name has to end in .safetensors"),
         ("bad.safetensors", b"text", "is no readable .safetensors"),
         ("bad.npz", b"text", "is no readable .npz"),
@@ -274,8 +301,9 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, name, make, message, c
         np.savez(path, objects=make)
     elif make is not None:
         torch.save(make, path)
-    save_file({"w": DENSE}, tmp_path / "b.safetensors")
-    assert main.main(["weights", str(path), str(tmp_path / "b.safetensors")]) == 2
+    (tmp_path / "b").mkdir()
+    save_file({"w": DENSE}, tmp_path / "b" / "b.safetensors")
+    assert main.main(["weights", str(path), str(tmp_path / "b" / "b.safetensors")]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
