@@ -60,6 +60,7 @@ def record(transformation: Any, factory: Any, steps: int = STEPS, start: Any = N
         return {name: p.detach().numpy().copy() for name, p in parameters.items()}
 
     recorder = Recorder(BATCH)
+    optimizer.register_step_pre_hook(lambda *_: recorder.used({n: np.asarray(p.grad) for n, p in parameters.items()}))
     recorder.start(
         kind_of(optimizer),
         {"jax": ours[0], "torch": now()},
@@ -73,8 +74,7 @@ def record(transformation: Any, factory: Any, steps: int = STEPS, start: Any = N
         recorder.before({"jax": _gradients(step, ours[step]), "torch": grads}, {})
         before = options_of(optimizer)
         take()
-        used = {name: p.grad.numpy().copy() for name, p in parameters.items() if p.grad is not None}
-        recorder.after({"jax": ours[step + 1], "torch": now()}, used, (before, options_of(optimizer)))
+        recorder.after({"jax": ours[step + 1], "torch": now()}, (before, options_of(optimizer)))
     return recorder.recording()
 
 
@@ -88,8 +88,8 @@ def _clip(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _first(make: Any, change: Callable[[list[Any]], Any]) -> Any:
-    """PyTorch's optimizer, with its parameters' gradients changed before each step."""
+def _first(make: Any, change: Callable[[list[Any]], Any], last: Callable[[list[Any]], Any] = list) -> Any:
+    """PyTorch's optimizer, with something done to its parameters before each step, and after it."""
 
     def factory(parameters: list[Any]) -> Any:
         optimizer = make(parameters)
@@ -97,6 +97,7 @@ def _first(make: Any, change: Callable[[list[Any]], Any]) -> Any:
         def step() -> None:
             change(parameters)
             optimizer.step()
+            last(parameters)
 
         return optimizer, step
 
@@ -192,6 +193,7 @@ def _rmsprop(parameters: list[Any]) -> Any:
 
 
 _NORM = _first(_sgd, lambda p: clip_grad_norm_(p, 0.5))
+_ZEROING = _first(_sgd, lambda p: clip_grad_norm_(p, 0.5), lambda p: [one.grad.zero_() for one in p])
 _VALUE = _first(_sgd, lambda p: clip_grad_value_(p, 0.5))
 _EACH = _first(_sgd, lambda p: [clip_grad_norm_([one], 0.5) for one in p])
 _CLIPPED = "gradients clipped by the norm of all (0.5)"
@@ -378,6 +380,11 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     "no clipping": (
         optax.sgd(0.1, 0.9),
         _NORM,
+        f"JAX: gradient clipping left out, PyTorch: {_CLIPPED}",
+    ),
+    "no clipping, and no gradients left": (
+        optax.sgd(0.1, 0.9),
+        _ZEROING,
         f"JAX: gradient clipping left out, PyTorch: {_CLIPPED}",
     ),
     "clipping": (
