@@ -36,11 +36,13 @@ def explain(recording: Recording) -> str | None:
 
     Returns:
       ``"JAX has epsilon 1e-07 where PyTorch has 1e-08 (Adam)"``; several, joined by ``", or "``, where the numbers do
-      not tell which; None where no known mistake gives every step, or where the optimizers agree.
+      not tell which; of a single step, in which optimizers resemble each other, it is said that it is one. None where
+      no known mistake gives every step, or where the optimizers agree.
     """
     with np.errstate(all="ignore"):  # what is not finite is explained by nothing
         told = replay.told(recording)
-        return None if told is None else _explain(recording, told)
+        line = None if told is None else _explain(recording, told)
+    return f"{line} (as far as one step tells)" if line and len(recording.used) == 1 else line
 
 
 def _explain(recording: Recording, told: Told) -> str | None:
@@ -143,7 +145,7 @@ def _rates(judged: Judged, rule: Rule, asked: np.ndarray, limit: float) -> np.nd
 
     None where none do, to ``limit``, or where steps are no multiples of them.
     """
-    if rule.velocity == "scaled" or rule.decay == "unscaled" or not judged.fed.grads.any():
+    if rule.velocity == "scaled" or rule.decay in ("unscaled", "unscheduled") or not judged.fed.grads.any():
         return None
     made = deltas(rule, judged.fed)
     if not np.isfinite(made).all():
@@ -165,7 +167,12 @@ def _alone(trial: _Trial, told: Told, recording: Recording) -> str | None:
 
 
 def _more(trial: _Trial, told: Told) -> str | None:
-    """What else explains JAX's steps: two mistakes at once, an option's odd value, learning rates by step."""
+    """What else explains JAX's steps: two mistakes at once, an option's odd value, learning rates by step.
+
+    One step is too little to tell these by.
+    """
+    if len(trial.judged.seen) < 2:
+        return None
     return (
         next(_pairs(trial, told), None)
         or _solved(trial, rounded=False)
@@ -208,9 +215,7 @@ def _solve(trial: _Trial, value: Value) -> float | None:
 
 
 def _pairs(trial: _Trial, told: Told) -> Iterator[str]:
-    """Two mistakes at once, of different kinds; one step is too little to tell them by."""
-    if len(trial.judged.seen) < 2:
-        return
+    """Two mistakes at once, of different kinds."""
     known = list(trial.known())
     for one in known:
         line = _rate(trial, told, one.change(trial.rule), "JAX", named=True)

@@ -104,9 +104,9 @@ def _first(make: Any, change: Callable[[list[Any]], Any], last: Callable[[list[A
     return factory
 
 
-def _scheduled(schedule: Any, early: bool = False) -> Any:
+def _scheduled(schedule: Any, early: bool = False, make: Any = lambda p: torch.optim.SGD(p, 0.2)) -> Any:
     def factory(parameters: list[Any]) -> Any:
-        optimizer = torch.optim.SGD(parameters, 0.2)
+        optimizer = make(parameters)
         scheduler = schedule(optimizer)
         order = (scheduler.step, optimizer.step) if early else (optimizer.step, scheduler.step)
 
@@ -284,6 +284,11 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         CHAIN(optax.scale_by_adam(), optax.scale(-0.01), DECAYED(-0.01)),
         _adamw,
         "JAX: weight decay not multiplied by the learning rate (AdamW)",
+    ),
+    "decay by the first rate": (
+        CHAIN(optax.scale_by_adam(), optax.scale_by_learning_rate(STAIRS), DECAYED(-0.2 * 0.01)),
+        _scheduled(_stairs, make=lambda p: ADAMW(p, 0.2)),
+        "JAX: weight decay multiplied by the first learning rate throughout, PyTorch: by each step's (AdamW)",
     ),
     "decay after the momentum": (
         CHAIN(optax.trace(0.9), DECAYED(0.1), optax.scale(-0.1)),
@@ -470,7 +475,7 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     ),
     "rate inside the velocity": (
         CHAIN(optax.scale_by_learning_rate(STAIRS), optax.trace(0.9)),
-        lambda p: _momentum(_scheduled(_stairs)(p)),
+        _scheduled(_stairs, make=lambda p: SGD(p, 0.2, momentum=0.9)),
         "JAX: learning rate inside the velocity (SGD)",
     ),
     "two": (
@@ -505,11 +510,6 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         "JAX: one learning rate 0.01, PyTorch: 0.01 and 0.1 by group",
     ),
 }
-
-
-def _momentum(made: Any) -> Any:
-    made[0].param_groups[0]["momentum"] = 0.9
-    return made
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -574,6 +574,7 @@ def test_one_step_does_not_tell_everything():
     # -0.1 g where PyTorch steps by -0.1 (g + 0.9 g)
     said = explain(record(optax.sgd(0.1, 0.9), lambda p: SGD(p, 0.1, momentum=0.9, nesterov=True), steps=1))
     assert said is not None
+    assert said.endswith(" (as far as one step tells)")
     assert said.split(", or ")[:2] == [
         "JAX: momentum left out, PyTorch: momentum 0.9 (SGD)",
         "JAX: Nesterov's momentum left out (SGD)",
