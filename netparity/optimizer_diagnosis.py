@@ -36,11 +36,13 @@ def explain(recording: Recording) -> str | None:
 
     Returns:
       ``"JAX has epsilon 1e-07 where PyTorch has 1e-08 (Adam)"``; several, joined by ``", or "``, where the numbers do
-      not tell which; None where no known mistake gives every step, or where the optimizers agree.
+      not tell which; of a single step, in which optimizers resemble each other, it is said that it is one. None where
+      no known mistake gives every step, or where the optimizers agree.
     """
     with np.errstate(all="ignore"):  # what is not finite is explained by nothing
         told = replay.told(recording)
-        return None if told is None else _explain(recording, told)
+        line = None if told is None else _explain(recording, told)
+    return f"{line} (as far as one step tells)" if line and len(recording.used) == 1 else line
 
 
 def _explain(recording: Recording, told: Told) -> str | None:
@@ -49,15 +51,18 @@ def _explain(recording: Recording, told: Told) -> str | None:
     if plain.max(initial=0.0) <= 1:
         name = optimizer_mistakes.title(told.rule)
         if torch_line is None:
+            first = _first_apart(recording)
+            if first is None or first[2]:
+                return None
             return f"JAX takes the steps that PyTorch's options ask of {name}, and PyTorch does not"
         if told.altered:
             return f"PyTorch alters its gradients before {name} gets them, and JAX does not"
-        return torch_line or _merged(recording)
+        return "; ".join(line for line in (torch_line, _merged(recording)) if line) or None
     if torch_line is None or told.altered:
         return None  # how JAX differs from what is not known cannot be told
     trial = _trial(ours, told)
     jax_line = _alone(trial, told, recording) or _partly(ours, told, recording, plain) or _more(trial, told)
-    return "; ".join(line for line in (jax_line, torch_line) if line) if jax_line else None
+    return "; ".join(line for line in (jax_line, torch_line, _merged(recording)) if line) if jax_line else None
 
 
 def _torch(theirs: Judged, told: Told) -> str | None:
@@ -120,23 +125,35 @@ def _rate(trial: _Trial, told: Told, rule: Rule, side: str, named: bool) -> str 
 
     ``named`` leaves out what is no known mistake.
     """
-    if rule.velocity == "scaled" or rule.decay == "unscaled":  # steps are no multiples of the learning rate
-        return None
-    judged, asked = trial.judged, rule.options["lr"]
+    asked = rule.options["lr"]
     own = asked[:, :1]  # of the first number
     share = np.divide(asked, own, out=np.ones_like(asked), where=own != 0)
     if not np.isclose(share, share[0], rtol=replay.SAME).all():  # groups with schedules of their own
         return None
-    made = deltas(rule.told(lr=share), judged.fed)
+    rated = rule.told(lr=share)
+    if _rates(trial.few, rated.some(trial.chosen), own[:-1, 0], 1.0) is None:
+        return None
+    taken = _rates(trial.judged, rated, own[:-1, 0], min(1.0, _SURE * trial.plain))
+    if taken is None:
+        return None
+    said = learning_rates.difference(taken, own[:, 0], side, told.batch, alike=bool((share == 1).all()))
+    return said[0] if said is not None and (said[1] or not named) else None
+
+
+def _rates(judged: Judged, rule: Rule, asked: np.ndarray, limit: float) -> np.ndarray | None:
+    """With which learning rates ``[steps]`` a rule for a rate of 1 gives the steps; as asked where nothing tells.
+
+    None where none do, to ``limit``, or where steps are no multiples of them.
+    """
+    if rule.velocity == "scaled" or rule.decay in ("unscaled", "unscheduled") or not judged.fed.grads.any():
+        return None
+    made = deltas(rule, judged.fed)
     if not np.isfinite(made).all():
         return None
     weighed, seen = made / judged.limit, judged.seen / judged.limit
     size = (weighed**2).sum(1)
-    taken = np.divide((weighed * seen).sum(1), size, out=own[:-1, 0].copy(), where=size > 0)
-    if judged.off(taken[:, None] * made).max(initial=0.0) > min(1.0, _SURE * trial.plain):
-        return None
-    said = learning_rates.difference(taken, own[:, 0], side, told.batch, alike=bool((share == 1).all()))
-    return said[0] if said is not None and (said[1] or not named) else None
+    taken = np.divide((weighed * seen).sum(1), size, out=asked.copy(), where=size > 0)
+    return taken if judged.off(taken[:, None] * made).max(initial=0.0) <= limit else None
 
 
 def _alone(trial: _Trial, told: Told, recording: Recording) -> str | None:
@@ -150,7 +167,12 @@ def _alone(trial: _Trial, told: Told, recording: Recording) -> str | None:
 
 
 def _more(trial: _Trial, told: Told) -> str | None:
-    """What else explains JAX's steps: two mistakes at once, an option's odd value, learning rates by step."""
+    """What else explains JAX's steps: two mistakes at once, an option's odd value, learning rates by step.
+
+    One step is too little to tell these by.
+    """
+    if len(trial.judged.seen) < 2:
+        return None
     return (
         next(_pairs(trial, told), None)
         or _solved(trial, rounded=False)
@@ -193,9 +215,7 @@ def _solve(trial: _Trial, value: Value) -> float | None:
 
 
 def _pairs(trial: _Trial, told: Told) -> Iterator[str]:
-    """Two mistakes at once, of different kinds; one step is too little to tell them by."""
-    if len(trial.judged.seen) < 2:
-        return
+    """Two mistakes at once, of different kinds."""
     known = list(trial.known())
     for one in known:
         line = _rate(trial, told, one.change(trial.rule), "JAX", named=True)
@@ -242,7 +262,7 @@ def _partly(judged: Judged, told: Told, recording: Recording, plain: np.ndarray)
         return f"JAX trains {names}, which PyTorch's optimizer does not have"
     if not told.rule.trained[judged.which[where]].any():
         return f"JAX decays {names}, which has no gradient in PyTorch, so that its optimizer skips it"
-    if not judged.seen[:, where].any():
+    if not judged.seen[:, where].any() and judged.fed.grads[:, where].any():
         return f"JAX does not train {names}"
     trial = _trial(judged.some(where), told)
     line = _alone(trial, told, recording) or _more(trial, told)
@@ -255,10 +275,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def _merged(recording: Recording) -> str | None:
     """Arrays of JAX's that are several in PyTorch, each of which its optimizer steps."""
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(recording.jax.params - recording.torch.params)[1].astype(bool)
-    wrong = np.unique(recording.owner[recording.merged & apart])
-    if not len(wrong):
+    some = recording.merged
+    ours, theirs = recording.jax.params[1, some], recording.torch.params[1, some]
+    wrong = _apart(ours, theirs, recording.owner[some], bounds.TRAJECTORY_LIMIT)
+    if not wrong:
         return None
     names = _listed([recording.names[i] for i in wrong])
     return f"{names}: one array in JAX, the sum of several in PyTorch, each of which PyTorch's optimizer moves"
@@ -274,21 +294,25 @@ def pattern(recording: Recording) -> str | None:
       ``"step 1: JAX's is 0.5 times PyTorch's"``; None where no step differs.
     """
     with np.errstate(all="ignore"):
-        return _pattern(recording)
-
-
-def _pattern(recording: Recording) -> str | None:
-    ours, theirs = recording.jax, recording.torch
-    limit = bounds.TRAJECTORY_LIMIT
-    for step, (a, b) in enumerate(zip(ours.params[1:], theirs.params[1:], strict=True)):
-        wrong = _apart(a, b, recording.owner, limit)
-        if not wrong:
-            continue
-        grads = _apart(ours.grads[step], theirs.grads[step], recording.owner, 10 * limit)
+        first = _first_apart(recording)
+        if first is None:
+            return None
+        step, wrong, grads = first
         if grads:
             names = _listed([recording.names[i] for i in grads])
             return f"in step {step + 1} the gradients differ, before the optimizers make anything of them: {names}"
         return f"step {step + 1}: {_ratio(recording, step, wrong)}"
+
+
+def _first_apart(recording: Recording) -> tuple[int, list[int], list[int]] | None:
+    """The first step after which parameters differ, which they are, and whose gradients in it differ already."""
+    ours, theirs, owner = recording.jax, recording.torch, recording.owner
+    for step, (a, b) in enumerate(zip(ours.params[1:], theirs.params[1:], strict=True)):
+        wrong = _apart(a, b, owner, bounds.TRAJECTORY_LIMIT)
+        if wrong:
+            one = ~recording.merged  # PyTorch's gradients of the others are sums
+            limit = 10 * bounds.TRAJECTORY_LIMIT
+            return step, wrong, _apart(ours.grads[step, one], theirs.grads[step, one], owner[one], limit)
     return None
 
 

@@ -226,6 +226,9 @@ def _decay(rule: Rule, kernels: np.ndarray) -> Iterator[Mistake]:
         yield _form(rule, "decay's form", text, _set(decay=form), other)
         unscaled = "weight decay not multiplied by the learning rate"
         yield _form(rule, "decay's form", unscaled, _set(decay="unscaled"))
+        if (rule.options["lr"] != rule.options["lr"][0]).any():
+            text = "weight decay multiplied by the first learning rate throughout"
+            yield _form(rule, "decay's form", text, _set(decay="unscheduled"), f"by each step's ({name})")
         yield _form(
             rule, "decay", "weight decay left out", _tell(weight_decay=0.0), f"weight decay {several(old)} ({name})"
         )

@@ -63,7 +63,7 @@ class Recording:
       merged: ``[numbers]``, bool: whether it is the sum of several of PyTorch's numbers.
       kind: ``"SGD"``, ``"Adam"``, ``"RMSprop"``, ``"Adagrad"``; empty for any other optimizer.
       options: of PyTorch's optimizer, by group, before each step and after the last.
-      used: ``[steps, numbers]``: PyTorch's gradients as its step left them; as ``torch.grads`` where it kept none.
+      used: ``[steps, numbers]``: PyTorch's gradients as its optimizer got them, clipped for instance.
       jax, torch: what the sides did.
       moved: ``[steps]``, the norm of JAX's whole step.
       batch: images or whatever is in a batch; 0 if that is not known.
@@ -112,6 +112,7 @@ class Recorder:
         self._batch = batch
         self._options: list[list[Options]] = []
         self._used: list[np.ndarray] = []
+        self._got: np.ndarray | None = None
         self._moved: list[float] = []
         self._sides: dict[str, dict[str, list[np.ndarray]]] = {
             side: {"params": [], "grads": [], "norms": []} for side in ("jax", "torch")
@@ -143,17 +144,21 @@ class Recorder:
             self._sides[side]["grads"].append(self._some(arrays, zeroed))
             self._sides[side]["norms"].append(np.array([_norm(arrays[name]) for name in self._shapes]))
 
-    def after(self, params: Mapping[str, Arrays], used: Arrays | None, options: Sequence[list[Options]]) -> None:
+    def used(self, grads: Arrays) -> None:
+        """In a step: PyTorch's gradients by JAX name, as its optimizer gets them. Without it, they are those before."""
+        self._got = self._some(grads)
+
+    def after(self, params: Mapping[str, Arrays], options: Sequence[list[Options]]) -> None:
         """After a step.
 
         Args:
           params: by side and JAX name.
-          used: PyTorch's gradients as its step left them; None where it kept none.
           options: of PyTorch's optimizer, before the step and after it.
         """
         for side, arrays in params.items():
             self._sides[side]["params"].append(self._some(arrays))
-        self._used.append(self._sides["torch"]["grads"][-1] if used is None else self._some(used))
+        self._used.append(self._sides["torch"]["grads"][-1] if self._got is None else self._got)
+        self._got = None
         before, after = options
         self._options = [*self._options[:-1], before, after]
         with np.errstate(over="ignore", invalid="ignore"):

@@ -141,14 +141,22 @@ class JaxRun:
 
 
 class TorchRun:
-    """A PyTorch program in training."""
+    """A PyTorch program in training; ``watch`` is given the gradients, by JAX name, that its optimizer gets."""
 
-    def __init__(self, program: TorchProgram, factory: TorchFactory, dtype: str):
+    def __init__(
+        self,
+        program: TorchProgram,
+        factory: TorchFactory,
+        dtype: str,
+        watch: Callable[[Arrays], None] | None = None,
+    ):
         self._program = program
         self._module = program.make(getattr(torch, dtype))
         self._parameters = dict(self._module.named_parameters())
         made = factory(list(self._parameters.values()))
         self._optimizer, self._step = made if isinstance(made, tuple) else (made, made.step)
+        if watch is not None:
+            self._optimizer.register_step_pre_hook(lambda *_: watch(self._grads()))
 
     def backward(self, step: int) -> Arrays:
         """Computes the loss and the gradients of a step; returns the gradients."""
@@ -156,6 +164,9 @@ class TorchRun:
         loss = self._program.loss(self._module, step)
         loss.backward()
         self.loss = loss.detach().cpu().numpy()
+        return self._grads()
+
+    def _grads(self) -> Arrays:
         return self._common(
             {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self._parameters.items()}
         )
@@ -191,13 +202,6 @@ class TorchRun:
         """By JAX name, whether each number is the sum of several of PyTorch's."""
         ones = {name: np.ones(tuple(p.shape)) for name, p in self._parameters.items()}
         return {name: counts > 1 for name, counts in self._program.params_to_common(ones).items()}
-
-    def used(self) -> Arrays | None:
-        """The gradients as the step left them, by JAX name; None where it left none."""
-        left = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
-        if not any(grad.any() for grad in left.values()):
-            return None
-        return self._common({name: left.get(name, torch.zeros_like(p)) for name, p in self._parameters.items()})
 
     @functools.cached_property
     def _places(self) -> dict[str, np.ndarray]:

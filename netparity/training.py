@@ -74,7 +74,11 @@ def train(
         raise ValueError(f"steps must be at least 1, got {steps}")
     transformation, factory = optimizer
     compiled = jax.jit(jax_program.value_and_grad), jax.jit(_updated(transformation))
-    exact = (JaxRun(jax_program, compiled, transformation, "float64"), TorchRun(torch_program, factory, "float64"))
+    kept = recording.Recorder() if recorder is None else recorder
+    exact = (
+        JaxRun(jax_program, compiled, transformation, "float64"),
+        TorchRun(torch_program, factory, "float64", kept.used),
+    )
     _require_same_start(*exact)
     single: list[JaxRun | TorchRun] = []
     if "float32" in dtypes:
@@ -88,7 +92,6 @@ def train(
     rows32: list[list[_Row]] = []
     pairing: optimizers.Pairing | None = None
     zeroed: dict[str, np.ndarray] = {}
-    kept = recording.Recorder() if recorder is None else recorder
     kept.start(exact[1].kind(), _params(*exact), exact[1].groups(), exact[1].merged())
     for step in range(steps):
         grads = {"jax": exact[0].backward(step), "torch": exact[1].backward(step)}
@@ -98,7 +101,7 @@ def train(
         kept.before(grads, rounding)
         for run in exact:
             run.update(rounding)
-        kept.after(_params(*exact), exact[1].used(), exact[1].options)
+        kept.after(_params(*exact), exact[1].options)
         if pairing is None:
             (ours, unknown), (theirs, unknown_too) = exact[0].remembered(), exact[1].remembered()
             pairing = optimizers.pair(ours, theirs, (*unknown, *unknown_too))

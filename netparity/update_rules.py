@@ -67,8 +67,8 @@ class Rule:
       options: as PyTorch calls them, each ``[steps, numbers]`` or broadcast to it.
       trained: ``[numbers]``, bool.
       clip: of gradients; None clips nothing.
-      decay: ``"coupled"`` with the gradient, ``"decoupled"`` or ``"unscaled"``: decoupled, and not multiplied by the
-        learning rate.
+      decay: ``"coupled"`` with the gradient, ``"decoupled"``, or decoupled and ``"unscaled"``, not multiplied by the
+        learning rate, or ``"unscheduled"``, multiplied by the first one.
       epsilon: ``"outside"`` the root, ``"inside"`` it, ``"both"``, or ``"uncorrected"``: outside, before the correction
         of the bias.
       corrected: whether the bias of Adam's first and second moment is; of RMSprop's average.
@@ -127,7 +127,8 @@ def deltas(rule: Rule, fed: Fed) -> np.ndarray:
                 grad = grad + decay
             moved[step] = -_DIRECTIONS[rule.kind](rule, o, grad, memory, step)
             if rule.decay != "coupled":
-                moved[step] -= decay if rule.decay == "unscaled" else o["lr"] * decay
+                scale = {"unscaled": np.ones(1), "unscheduled": rule.options["lr"][0]}.get(rule.decay, o["lr"])
+                moved[step] -= scale * decay
     return np.where(rule.trained, moved, 0.0)
 
 

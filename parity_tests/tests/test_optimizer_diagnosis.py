@@ -60,6 +60,7 @@ def record(transformation: Any, factory: Any, steps: int = STEPS, start: Any = N
         return {name: p.detach().numpy().copy() for name, p in parameters.items()}
 
     recorder = Recorder(BATCH)
+    optimizer.register_step_pre_hook(lambda *_: recorder.used({n: np.asarray(p.grad) for n, p in parameters.items()}))
     recorder.start(
         kind_of(optimizer),
         {"jax": ours[0], "torch": now()},
@@ -73,8 +74,7 @@ def record(transformation: Any, factory: Any, steps: int = STEPS, start: Any = N
         recorder.before({"jax": _gradients(step, ours[step]), "torch": grads}, {})
         before = options_of(optimizer)
         take()
-        used = {name: p.grad.numpy().copy() for name, p in parameters.items() if p.grad is not None}
-        recorder.after({"jax": ours[step + 1], "torch": now()}, used, (before, options_of(optimizer)))
+        recorder.after({"jax": ours[step + 1], "torch": now()}, (before, options_of(optimizer)))
     return recorder.recording()
 
 
@@ -88,8 +88,8 @@ def _clip(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _first(make: Any, change: Callable[[list[Any]], Any]) -> Any:
-    """PyTorch's optimizer, with its parameters' gradients changed before each step."""
+def _first(make: Any, change: Callable[[list[Any]], Any], last: Callable[[list[Any]], Any] = list) -> Any:
+    """PyTorch's optimizer, with something done to its parameters before each step, and after it."""
 
     def factory(parameters: list[Any]) -> Any:
         optimizer = make(parameters)
@@ -97,15 +97,16 @@ def _first(make: Any, change: Callable[[list[Any]], Any]) -> Any:
         def step() -> None:
             change(parameters)
             optimizer.step()
+            last(parameters)
 
         return optimizer, step
 
     return factory
 
 
-def _scheduled(schedule: Any, early: bool = False) -> Any:
+def _scheduled(schedule: Any, early: bool = False, make: Any = lambda p: torch.optim.SGD(p, 0.2)) -> Any:
     def factory(parameters: list[Any]) -> Any:
-        optimizer = torch.optim.SGD(parameters, 0.2)
+        optimizer = make(parameters)
         scheduler = schedule(optimizer)
         order = (scheduler.step, optimizer.step) if early else (optimizer.step, scheduler.step)
 
@@ -192,6 +193,7 @@ def _rmsprop(parameters: list[Any]) -> Any:
 
 
 _NORM = _first(_sgd, lambda p: clip_grad_norm_(p, 0.5))
+_ZEROING = _first(_sgd, lambda p: clip_grad_norm_(p, 0.5), lambda p: [one.grad.zero_() for one in p])
 _VALUE = _first(_sgd, lambda p: clip_grad_value_(p, 0.5))
 _EACH = _first(_sgd, lambda p: [clip_grad_norm_([one], 0.5) for one in p])
 _CLIPPED = "gradients clipped by the norm of all (0.5)"
@@ -282,6 +284,11 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         CHAIN(optax.scale_by_adam(), optax.scale(-0.01), DECAYED(-0.01)),
         _adamw,
         "JAX: weight decay not multiplied by the learning rate (AdamW)",
+    ),
+    "decay by the first rate": (
+        CHAIN(optax.scale_by_adam(), optax.scale_by_learning_rate(STAIRS), DECAYED(-0.2 * 0.01)),
+        _scheduled(_stairs, make=lambda p: ADAMW(p, 0.2)),
+        "JAX: weight decay multiplied by the first learning rate throughout, PyTorch: by each step's (AdamW)",
     ),
     "decay after the momentum": (
         CHAIN(optax.trace(0.9), DECAYED(0.1), optax.scale(-0.1)),
@@ -380,6 +387,11 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         _NORM,
         f"JAX: gradient clipping left out, PyTorch: {_CLIPPED}",
     ),
+    "no clipping, and no gradients left": (
+        optax.sgd(0.1, 0.9),
+        _ZEROING,
+        f"JAX: gradient clipping left out, PyTorch: {_CLIPPED}",
+    ),
     "clipping": (
         CHAIN(optax.clip_by_global_norm(1.7), optax.sgd(0.1, 0.9)),
         _sgd,
@@ -463,7 +475,7 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     ),
     "rate inside the velocity": (
         CHAIN(optax.scale_by_learning_rate(STAIRS), optax.trace(0.9)),
-        lambda p: _momentum(_scheduled(_stairs)(p)),
+        _scheduled(_stairs, make=lambda p: SGD(p, 0.2, momentum=0.9)),
         "JAX: learning rate inside the velocity (SGD)",
     ),
     "two": (
@@ -498,11 +510,6 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
         "JAX: one learning rate 0.01, PyTorch: 0.01 and 0.1 by group",
     ),
 }
-
-
-def _momentum(made: Any) -> Any:
-    made[0].param_groups[0]["momentum"] = 0.9
-    return made
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -567,6 +574,7 @@ def test_one_step_does_not_tell_everything():
     # -0.1 g where PyTorch steps by -0.1 (g + 0.9 g)
     said = explain(record(optax.sgd(0.1, 0.9), lambda p: SGD(p, 0.1, momentum=0.9, nesterov=True), steps=1))
     assert said is not None
+    assert said.endswith(" (as far as one step tells)")
     assert said.split(", or ")[:2] == [
         "JAX: momentum left out, PyTorch: momentum 0.9 (SGD)",
         "JAX: Nesterov's momentum left out (SGD)",
