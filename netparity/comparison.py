@@ -18,6 +18,7 @@ from netparity import (
     jax_side,
     levels,
     lockstep,
+    mistakes,
     optimizer_diagnosis,
     prepare,
     recording,
@@ -27,7 +28,7 @@ from netparity import (
     torch_side,
 )
 from netparity.adapters.given import JaxNetwork
-from netparity.diagnosis import describe
+from netparity.diagnosis import Diagnosis, describe
 from netparity.layouts import Layout
 from netparity.measure import ParityError
 from netparity.pairs import DTYPES, MODES, Pair
@@ -189,21 +190,23 @@ def compare(
         result.trajectory, checks = lockstep.train(jax_network, ready, optimizer, steps, dtypes, allow, recorder)
         result.checks += checks
     if result.failures:
-        result.diagnosis = _diagnosis(result.failures[0], pair, recorder)
+        found = _diagnosis(result.failures[0], pair, recorder)
+        result.diagnosis = found.text
+        result.advice = mistakes.MISTAKES[found.key].mend if found.key in mistakes.MISTAKES else None
         wrong = [stage for stage, verdict in result.verdicts.items() if verdict == "failed"]
         result.torch_parents = isolation.torch_parents(pair, wrong, mode) if result.layers else {}
     return result
 
 
-def _diagnosis(failure: StageResult | Check, pair: Pair, recorder: recording.Recorder) -> str:
-    """One line: what differs first, and what explains it."""
+def _diagnosis(failure: StageResult | Check, pair: Pair, recorder: recording.Recorder) -> Diagnosis:
+    """What differs first, and what explains it."""
     if not (isinstance(failure, Check) and failure.level == "training"):
         return describe(failure, pair)
     recorded = recorder.recording()
     explanation = optimizer_diagnosis.explain(recorded)
-    said = describe(failure, pair, {failure.stage: lambda: explanation})
+    found = describe(failure, pair, {failure.stage: lambda: explanation})
     seen = None if explanation else optimizer_diagnosis.pattern(recorded)
-    return f"{said}: {seen}" if seen else said
+    return dataclasses.replace(found, text=f"{found.text}: {seen}") if seen else found
 
 
 def assert_parity(jax_network: JaxNetwork, module: nn.Module, inputs: Any, **keywords: Any) -> None:

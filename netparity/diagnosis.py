@@ -21,6 +21,7 @@ from netparity.results import Check, StageResult
 from netparity.stage import Stage
 
 _TOLD = ("dropout", "state")  # levels whose checks say themselves what is wrong
+_NOTES = {"biased": "bn-biased-variance", "momentum": "bn-momentum", "drops": "dropout-shape"}  # by a word of theirs
 _SIDES = {"jax": "JAX", "torch": "PyTorch"}
 
 # By stage that is none of the networks' own, such as an optimizer: names the known mistake that explains it, if any.
@@ -70,18 +71,19 @@ def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = N
     return None if text is None else Diagnosis(text)
 
 
-def describe(failure: StageResult | Check, pair: Pair, others: Others | None = None) -> str:
+def describe(failure: StageResult | Check, pair: Pair, others: Others | None = None) -> Diagnosis:
     """One line: the first diverging stage, and the known mistake under which the difference vanishes."""
     found = diagnose(failure, pair, others)
     what = failure.quantity if isinstance(failure, StageResult) else failure.name
     what += ", in evaluation" if isinstance(failure, StageResult) and failure.mode == "evaluation" else ""
+    key = ""
     if found is not None:
-        said = f"the difference vanishes under: {found.text}"
+        said, key = f"the difference vanishes under: {found.text}", found.key
     elif isinstance(failure, Check) and failure.level in _TOLD and failure.note:
-        said = failure.note
+        said, key = failure.note, next((key for word, key in _NOTES.items() if word in failure.note), "")
     else:
         said = f"no known mistake explains it{_pattern(failure, pair)}"
-    return f"first diverging stage: {failure.stage} ({what}); {said}"
+    return Diagnosis(f"first diverging stage: {failure.stage} ({what}); {said}", key)
 
 
 def _coarse(failure: StageResult) -> Diagnosis | None:

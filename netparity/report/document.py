@@ -85,6 +85,7 @@ def model(result: Result) -> dict[str, Any]:
         if track
         else None,
         "diagnosis": result.diagnosis,
+        "advice": result.advice,
         "first_divergence": list(result.first_divergence) if result.first_divergence else None,
         "parents": {stage: list(names) for stage, names in result.parents.items()},
         "torch_parents": {stage: list(names) for stage, names in result.torch_parents.items()},

@@ -70,6 +70,7 @@ def _diagnosis(result: Result) -> list[str]:
         return []
     stage, what = result.first_divergence
     lines = [result.diagnosis or f"first diverging stage: {stage} ({what})"]
+    lines += [f"to mend it: {result.advice}"] if result.advice else []
     if result.parents.get(stage):
         verdicts = result.verdicts
         known = [f"{one} ({_FOUND[verdicts[one]] if one in verdicts else 'an input'})" for one in result.parents[stage]]

@@ -26,6 +26,8 @@ def diagnosis(model: Mapping[str, Any]) -> str:
     stage, what = model["first_divergence"]
     parts = [f'<p class="lead"><b>{text(stage)}</b> ({text(what)}) is the first that differs.</p>']
     parts += _explained(model.get("diagnosis") or "")
+    if model.get("advice"):
+        parts.append(f"<p>To mend it: {text(model['advice'])}</p>")
     parents, verdicts = model.get("parents") or {}, model.get("verdicts") or {}
     if parents.get(stage):
         parts.append(f"<p>It is computed from {_listed(parents[stage], verdicts)}.</p>")

@@ -78,7 +78,7 @@ def run(
     result.parents = dict(pair.graph().parents)
     result.layers, result.checks, result.flips = levels.network(pair, dtypes)
     if result.failures:  # all later levels would only repeat them
-        result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program))
+        result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program)).text
         return result
     if "float64" in dtypes:
         say("the network without capture")
@@ -102,7 +102,7 @@ def run(
     result.trajectory, checks = trajectory.run(jax_program, torch_program, inputs.params, batches, dtypes, progress=say)
     result.checks += checks
     if result.failures:
-        result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program))
+        result.diagnosis = describe(result.failures[0], pair, others(jax_program, torch_program)).text
     return result
 
 
