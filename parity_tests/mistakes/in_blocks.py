@@ -53,7 +53,7 @@ MISTAKES = (
     Mistake("bias left out", "bias", DECODER, "torch", "up",
             forward("up", lambda self, x: F.conv_transpose2d(x, self.weight, None, 2, 1)),
             ("PyTorch=bias", "PyTorch=left out")),
-    Mistake("padding not counted", "avg-pool-padding", POOLING, "jax", "average",
+    Mistake("padding not counted", "avg-pool-padding", POOLING, "jax", "conv2",
             jax(("padding=((1, 1), (1, 1)))", "padding=((1, 1), (1, 1)), count_include_pad=False)")), ("count|pad",)),
     Mistake("padding not counted", "avg-pool-padding", POOLING, "torch", "conv2",
             attributes("average", count_include_pad=False), ("count|pad",)),
