@@ -552,6 +552,7 @@ UNKNOWN: dict[str, tuple[Any, Any, str]] = {
         lambda p: torch.optim.Adadelta(p, 0.5, rho=0.9, eps=1e-6),
         "step 1: JAX's is 0.5 times PyTorch's",
     ),
+    "two epsilons": (optax.sgd(0.01), torch.optim.Adafactor, "step 1: JAX's differs from PyTorch's number by number"),
     "frozen": (
         _apart(optax.adamax(0.01), optax.set_to_zero()),
         lambda p: torch.optim.Adamax(p, 0.01),
