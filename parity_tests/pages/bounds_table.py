@@ -1,4 +1,4 @@
-"""``python -m parity_tests.pages.bounds_table``: the contraction lengths and bounds in ``docs/parity.md``."""
+"""``python -m parity_tests.pages.bounds_table``: the contraction lengths and bounds in ``docs/bounds.md``."""
 
 from __future__ import annotations
 
