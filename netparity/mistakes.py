@@ -327,6 +327,14 @@ _ALL = (
         "schedule-length", "A schedule of another length", "Epochs for steps, warm-up counted or not.",
         "Count steps on both sides.", f"{_OPTAX}/optimizer_schedules.html"),
     KnownMistake(
+        "lrn", "Local response normalisation's alpha",
+        "PyTorch and Caffe divide alpha by n, the paper (Krizhevsky et al., 2012) does not: its 1e-4 is their 5e-4.",
+        "`alpha=5e-4` in PyTorch for the paper's 1e-4.", f"{_TORCH}/torch.nn.LocalResponseNorm.html"),
+    KnownMistake(
+        "pooling-ties", "The gradient of max-pooling at ties",
+        "PyTorch gives it to the first of the largest, `x.reshape(…).max(…)` in JAX shares it among them.",
+        "`flax.linen.max_pool`, or a gradient rule of its own.", f"{_JAX}/jax.numpy.max.html"),
+    KnownMistake(
         "precision", "Products rounded to TF32 or bfloat16",
         "JAX does so by default on GPUs and TPUs, PyTorch in convolutions.",
         "`netparity.full_float32()`.", _issue("jax-ml/jax", 7010)),

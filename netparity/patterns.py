@@ -44,9 +44,7 @@ def relation(found: np.ndarray, true: np.ndarray, limit: float = _SAME, name: st
         if same(other):
             return text.format(name)
     if found.shape == true.shape:
-        return (
-            _factor(found, true, tight, name) or _offset(found, true, tight, name) or _partial(found, true, tight, name)
-        )
+        return next((said for one in _PATTERNS if (said := one(found, true, tight, name))), None)
     return None
 
 
@@ -72,10 +70,34 @@ def _factor(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str
     factor = float(np.vdot(true, found) / np.vdot(true, true)) if true.any() else math.nan
     if math.isfinite(factor) and factor and float(np.abs(found - factor * true).max()) <= limit:
         return f"{factor:.6g} times {name}"
-    if float(np.abs(np.abs(found) - np.abs(true)).max()) <= limit:
-        return f"{name} with {int((np.sign(found) != np.sign(true)).sum())} of {true.size} signs changed"
+    return None
+
+
+def _constant(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
+    difference = found - true
+    return f"{name} plus {float(difference.mean()):.6g}" if float(np.ptp(difference)) <= limit else None
+
+
+def _few(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
+    """Whether few entries of an axis alone differ, or the border."""
+    wrong = np.abs(found - true) > limit
+    for axis in reversed(range(true.ndim)):
+        at, n = np.flatnonzero(wrong.any(axis=_others(true, axis))), true.shape[axis]
+        if n > 2 and len(at) <= max(1, n // 4):
+            listed = ", ".join(map(str, at[:5])) + (", …" if len(at) > 5 else "")
+            return f"{name} but for {len(at)} of {n} entries of axis {axis}: {listed}"
+    return f"{name} but at the border" if true.ndim > 2 and _border_alone(wrong) else None
+
+
+def _signs(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
+    if float(np.abs(np.abs(found) - np.abs(true)).max()) > limit:
+        return None
+    return f"{name} with {int((np.sign(found) != np.sign(true)).sum())} of {true.size} signs changed"
+
+
+def _factors(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
     for axis in range(true.ndim) if true.ndim > 1 else ():
-        others = tuple(a for a in range(true.ndim) if a != axis)
+        others = _others(true, axis)
         if math.prod(true.shape[a] for a in others) < 2:
             continue
         norm = (true * true).sum(others, keepdims=True)
@@ -86,33 +108,25 @@ def _factor(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str
     return None
 
 
-def _offset(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
-    difference = found - true
-    if float(np.ptp(difference)) <= limit:
-        return f"{name} plus {float(difference.mean()):.6g}"
+def _constants(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
     for axis in range(true.ndim) if true.ndim > 1 else ():
-        others = tuple(a for a in range(true.ndim) if a != axis)
-        if float(np.ptp(difference, axis=others).max()) <= limit:
+        if float(np.ptp(found - true, axis=_others(true, axis)).max()) <= limit:
             return f"{name} plus a constant for each entry of axis {axis}"
     return None
 
 
-def _partial(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
-    """Where alone they differ, and whether entries of an axis are merely in another order."""
-    wrong = np.abs(found - true) > limit
-    for axis in reversed(range(true.ndim)):
-        others = tuple(a for a in range(true.ndim) if a != axis)
-        at = np.flatnonzero(wrong.any(axis=others))
-        n = true.shape[axis]
-        if n > 2 and len(at) <= max(1, n // 4):
-            listed = ", ".join(map(str, at[:5])) + (", …" if len(at) > 5 else "")
-            return f"{name} but for {len(at)} of {n} entries of axis {axis}: {listed}"
-    if true.ndim > 2 and _border_alone(wrong):
-        return f"{name} but at the border"
+def _order(found: np.ndarray, true: np.ndarray, limit: float, name: str) -> str | None:
     for axis in reversed(range(true.ndim)):
         if _permuted(found, true, axis, limit):
             return f"{name} with the entries of axis {axis} in another order"
     return None
+
+
+_PATTERNS = (_factor, _constant, _few, _signs, _factors, _constants, _order)
+
+
+def _others(array: np.ndarray, axis: int) -> tuple[int, ...]:
+    return tuple(a for a in range(array.ndim) if a != axis)
 
 
 def _border_alone(wrong: np.ndarray) -> bool:
