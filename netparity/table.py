@@ -335,7 +335,7 @@ class Concatenated(_Several):
 class Sum(_Several):
     """One JAX array for several of PyTorch's that are only ever added: the two biases of an LSTM.
 
-    PyTorch's first gets all of it, the others are zero; the gradient is the first's.
+    PyTorch's get equal shares, so that none of them could be left out unnoticed; the gradient is the mean of theirs.
     """
 
     def size(self, shapes: Sequence[Shape]) -> int:
@@ -346,11 +346,13 @@ class Sum(_Several):
         made = [entry.make(own, shape, gradient) for entry, own in self._split(pieces)]
         if any(part.shape != made[0].shape for part in made):
             raise ValueError("all the input arrays must have same shape")
-        return made[0] if gradient else sum(made[1:], start=made[0])
+        whole = sum(made[1:], start=made[0])
+        return whole / len(made) if gradient else whole
 
     def undo(self, array: np.ndarray, shapes: Sequence[Shape]) -> list[np.ndarray]:
-        made = enumerate(self._split(shapes))
-        return [piece for i, (entry, own) in made for piece in entry.undo(np.zeros_like(array) if i else array, own)]
+        parts = self._split(shapes)
+        share = (array / len(parts)).astype(array.dtype)
+        return [piece for entry, own in parts for piece in entry.undo(share, own)]
 
 
 class NameTable:

@@ -15,6 +15,7 @@ from parity_tests.mistakes import (
     in_training,
     in_vit,
 )
+from parity_tests.mistakes.networks import NETWORKS
 from parity_tests.mistakes.planting import Mistake
 
 _PLACES = (
@@ -30,4 +31,7 @@ _PLACES = (
     in_others,
     in_training,
 )
-MISTAKES: tuple[Mistake, ...] = tuple(mistake for place in _PLACES for mistake in place.MISTAKES)
+_NETWORKS = list(NETWORKS)
+MISTAKES: tuple[Mistake, ...] = tuple(  # network by network, since those of one share what is compiled
+    sorted((one for place in _PLACES for one in place.MISTAKES), key=lambda one: _NETWORKS.index(one.network))
+)

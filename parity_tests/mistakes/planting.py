@@ -232,7 +232,8 @@ class Mistake:
       side: ``"jax"`` or ``"torch"``: where it is planted.
       stage: where a right check finds it first.
       plant: turns the right setup into the wrong one.
-      says: what the diagnosis must say, all of it, in whatever case; ``"a|b"`` is one or the other.
+      says: what the diagnosis must say, all of it, in whatever case; ``"a|b"`` is one or the other, ``"JAX=a"`` must
+        be said of JAX.
       modes: in which the networks are compared; the whole pass is in evaluation mode in any case.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -91,10 +92,33 @@ def plant(mistake: Mistake, bench: Bench) -> Outcome:
 
 def verdict(mistake: Mistake, diagnosis: str) -> str:
     """Whether a diagnosis names the mistake (``"right"``), another one (``"wrong"``), or none."""
-    said = diagnosis.lower()
-    if not said or NONE_KNOWN in said:
+    if not diagnosis or NONE_KNOWN in diagnosis:
         return "none"
-    return "right" if all(any(w.lower() in said for w in one.split("|")) for one in mistake.says) else "wrong"
+    return "right" if all(_says(one, diagnosis) for one in mistake.says) else "wrong"
+
+
+def _says(wanted: str, diagnosis: str) -> bool:
+    """Whether a diagnosis says one of several words, of one side if a side is named.
+
+    >>> told = "JAX has epsilon 1e-06 where PyTorch has 1e-05"
+    >>> _says("JAX=1e-06|0.000001", told), _says("PyTorch=1e-06", told), _says("epsilon", told)
+    (True, False, True)
+    """
+    side, equals, words = wanted.rpartition("=")
+    said = said_of(side, diagnosis) if equals else diagnosis
+    return any(word.lower() in said.lower() for word in words.split("|"))
+
+
+def said_of(side: str, diagnosis: str) -> str:
+    """What a diagnosis says of one side alone.
+
+    >>> said_of("PyTorch", "JAX has ReLU where PyTorch has tanh")
+    'PyTorch has tanh'
+    >>> said_of("JAX", "JAX: nesterov, PyTorch: plain"), said_of("PyTorch", "JAX: bias left out")
+    ('JAX: nesterov, ', '')
+    """
+    pieces = re.split(r"(?=\b(?:JAX|PyTorch)(?:'s|:| has| moves) )", diagnosis)
+    return "".join(piece.replace(" where ", "") for piece in pieces if piece.startswith(side))
 
 
 def closeness(setup: Setup) -> dict[str, bool]:
