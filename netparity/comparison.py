@@ -20,6 +20,7 @@ from netparity import (
     lockstep,
     mistakes,
     optimizer_diagnosis,
+    optimizer_mistakes,
     prepare,
     recording,
     repro,
@@ -205,7 +206,9 @@ def _diagnosis(failure: StageResult | Check, pair: Pair, recorder: recording.Rec
     recorded = recorder.recording()
     explanation = optimizer_diagnosis.explain(recorded)
     found = describe(failure, pair, {failure.stage: lambda: explanation})
-    seen = None if explanation else optimizer_diagnosis.pattern(recorded)
+    if explanation:
+        return dataclasses.replace(found, key=optimizer_mistakes.key(explanation))
+    seen = optimizer_diagnosis.pattern(recorded)
     return dataclasses.replace(found, text=f"{found.text}: {seen}") if seen else found
 
 

@@ -261,7 +261,7 @@ def _partly(judged: Judged, told: Told, recording: Recording, plain: np.ndarray)
     if (recording.group[judged.which[where]] < 0).all():
         return f"JAX trains {names}, which PyTorch's optimizer does not have"
     if not told.rule.trained[judged.which[where]].any():
-        return f"JAX decays {names}, which has no gradient in PyTorch, so that its optimizer skips it"
+        return f"JAX decays {names}, of which PyTorch has no gradient, so that its optimizer skips it"
     if not judged.seen[:, where].any() and judged.fed.grads[:, where].any():
         return f"JAX does not train {names}"
     trial = _trial(judged.some(where), told)

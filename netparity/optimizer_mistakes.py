@@ -30,6 +30,29 @@ _OTHER_DECAY = {"coupled": "decoupled", "decoupled": "coupled"}
 _FORMS = {"coupled": "coupled with the gradient (L2)", "decoupled": "decoupled from the gradient"}
 
 
+# By words that a line has all of, the first that fits: the mistake's key in `netparity.mistakes`.
+_KEYS = (
+    (("by the norm alone",), "clip-epsilon"),
+    (("clip",), "clip-kind"),
+    (("centred", "RMSprop"), "rmsprop-centred"),
+    (("alpha",), "rmsprop-decay"),
+    ((": weight decay coupled",), "decoupled-decay"),
+    ((": weight decay decoupled",), "decoupled-decay"),
+    (("weight decay",), "weight-decay"),
+    (("epsilon", "(RMSprop)"), "rmsprop-epsilon"),
+    (("epsilon", "(Adam"), "adam-epsilon"),
+    (("bias correction", "(Adam"), "adam-bias-correction"),
+    (("has b",), "adam-betas"),
+    (("b1 and b2",), "adam-betas"),
+    (("momentum",), "momentum"),
+    (("dampening",), "momentum"),
+    (("velocity",), "momentum"),
+    (("runs", "early"), "schedule-shift"),
+    (("runs", "late"), "schedule-shift"),
+    (("cosine schedule",), "schedule-length"),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Mistake:
     """One change.
@@ -73,6 +96,16 @@ def number(value: float) -> str:
 def several(values: np.ndarray) -> str:
     """The different numbers of an array for people."""
     return " and ".join(number(float(value)) for value in dict.fromkeys(np.ravel(values)))
+
+
+def key(line: str) -> str:
+    """The key in `netparity.mistakes` of the first mistake that a line names; empty if it has none.
+
+    >>> key("JAX has epsilon 1e-07 where PyTorch has 1e-08 (Adam); JAX has learning rate 0.02 where PyTorch has 0.01")
+    'adam-epsilon'
+    """
+    first = line.split("; ")[0].split(", or ")[0]
+    return next((found for words, found in _KEYS if all(word in first for word in words)), "")
 
 
 def title(rule: Rule) -> str:
@@ -186,7 +219,7 @@ def _epsilon(rule: Rule) -> Iterator[Mistake]:
                     "epsilon",
                     f"epsilon {number(value)} {text}",
                     lambda rule, place=place, value=value: dataclasses.replace(rule.told(eps=value), epsilon=place),  # type: ignore[misc]
-                    f"{several(old)} outside it" if place == "inside" else f"{several(old)} outside the root",
+                    f"{several(old)} outside it ({title(rule)})",
                 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -95,10 +96,14 @@ def options_of(optimizer: torch.optim.Optimizer) -> list[Options]:
     """What each of an optimizer's parameter groups is told: numbers, truths as 1.0 and 0.0, the betas one by one."""
     found = []
     for group in optimizer.param_groups:
-        own = {name: float(group[name]) for name in _OPTIONS if group.get(name) is not None}
-        own |= {f"beta{i + 1}": float(beta) for i, beta in enumerate(group.get("betas", ()))}
-        found.append(own)
+        named = [(name, group.get(name)) for name in _OPTIONS]
+        named += [(f"beta{i + 1}", beta) for i, beta in enumerate(group.get("betas", ()))]
+        found.append({name: float(value) for name, value in named if _is_number(value)})
     return found
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 class Recorder:

@@ -14,7 +14,9 @@ import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from netparity import compare, function
+from netparity.mistakes import MISTAKES as MISTAKES_TO_MEND
 from netparity.optimizer_diagnosis import explain, pattern
+from netparity.optimizer_mistakes import key
 from netparity.recording import KEPT, Recorder, Recording, kind_of, options_of
 from netparity.table import DenseKernel, Same, Sum
 
@@ -374,7 +376,7 @@ MISTAKES: dict[str, tuple[Any, Any, str]] = {
     "optax's Adagrad": (
         optax.adagrad(0.1),
         lambda p: ADAGRAD(p, 0.1),
-        "JAX: epsilon 1e-07 inside the root, PyTorch: 1e-10 outside it; JAX's sum of squares begins at 0.1 "
+        "JAX: epsilon 1e-07 inside the root, PyTorch: 1e-10 outside it (Adagrad); JAX's sum of squares begins at 0.1 "
         "(initial_accumulator_value) where PyTorch's begins at 0",
     ),
     "optax's norm": (
@@ -552,6 +554,7 @@ UNKNOWN: dict[str, tuple[Any, Any, str]] = {
         lambda p: torch.optim.Adadelta(p, 0.5, rho=0.9, eps=1e-6),
         "step 1: JAX's is 0.5 times PyTorch's",
     ),
+    "two epsilons": (optax.sgd(0.01), torch.optim.Adafactor, "step 1: JAX's differs from PyTorch's number by number"),
     "frozen": (
         _apart(optax.adamax(0.01), optax.set_to_zero()),
         lambda p: torch.optim.Adamax(p, 0.01),
@@ -629,6 +632,40 @@ def test_a_comparison_names_the_mistake():
         f"first diverging stage: training ({result.first_divergence[1]}); the difference vanishes under: "
         "JAX has epsilon 1e-07 where PyTorch has 1e-08 (Adam)"
     )
+    assert result.advice == MISTAKES_TO_MEND["adam-epsilon"].mend
+
+
+# What `netparity.mistakes` knows of the mistakes above.
+KEYS = {
+    "epsilon in Adam's root": "adam-epsilon",
+    "bias in PyTorch": "adam-bias-correction",
+    "b2": "adam-betas",
+    "betas": "adam-betas",
+    "optax's decay": "weight-decay",
+    "decay of kernels alone": "weight-decay",
+    "AdamW for Adam": "weight-decay",
+    "L2 for AdamW": "decoupled-decay",
+    "L2 in PyTorch": "decoupled-decay",
+    "Nesterov": "momentum",
+    "dampening in PyTorch": "momentum",
+    "average": "momentum",
+    "optax's RMSprop": "rmsprop-epsilon",
+    "RMSprop's alpha": "rmsprop-decay",
+    "RMSprop's centre in PyTorch": "rmsprop-centred",
+    "optax's norm": "clip-epsilon",
+    "clipping by value": "clip-kind",
+    "early": "schedule-shift",
+    "late, first in PyTorch": "schedule-shift",
+    "length": "schedule-length",
+    "rate": "",
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_mistake_is_looked_up(name):
+    found = key(MISTAKES[name][2])
+    assert found == KEYS[name]
+    assert not found or found in MISTAKES_TO_MEND
 
 
 def test_a_comparison_describes_what_it_does_not_know():
