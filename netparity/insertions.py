@@ -57,7 +57,7 @@ def _skips(one: Stage) -> _Attempts:
     made, alone = one.watched(), one.run()
     reached = calls.leaves(alone.output)
     for parent in one.pair.graph(one.mode).parents[one.name]:
-        if id(alone.leaves.get(parent)) in reached:
+        if parent not in alone.leaves or id(alone.leaves[parent]) in reached:  # integers are no leaves
             continue
         said = f"{{other}}: the skip connection from {parent} left out"
         yield said, "skip", lambda p=parent: _with_leaf(one.run(), p)
