@@ -115,6 +115,12 @@ def test_the_box_says_the_diagnosis_in_sentences(said, sentences, tmp_path):
     assert [_words(paragraph) for paragraph in box.iter("p")][1:-1] == sentences
 
 
+def test_the_box_says_how_to_mend_it(tmp_path):
+    report = failing_report()
+    report["models"]["cifar10"]["advice"] = "Set <epsilon>."
+    assert "To mend it: Set <epsilon>." in _words(_page(report, tmp_path))
+
+
 def test_the_graph_shows_every_stage_with_its_verdict_in_shape_and_text(tmp_path):
     page = _page(failing_report(), tmp_path)
     charts = [e for e in page.iter("svg") if str(e.get("aria-label")).startswith("The graph of 20 stages")]
