@@ -150,21 +150,23 @@ def _of(call: stage.Call) -> Iterator[variants.Variant]:
 def _dropout(one: Stage) -> Diagnosis | None:
     """Of a dropout, PyTorch's mask is JAX's: what may differ is the scale, or whether it drops at all."""
     mask = one.pair.masks("float64").get(one.name)
-    given = list(one.given().values())
-    if mask is None or len(given) != 1 or given[0].shape != mask.shape or "torch" not in one.found:
+    if mask is None or "torch" not in one.found:
         return None
-    (x,), keep = given, mask.astype(np.float64)
-    kept, scales = x * keep, {}
-    for side, found in one.found.items():
-        if error(found["output"], x).max <= stage.SAME:
-            return Diagnosis(f"{_SIDES[side]}: dropout left out", "dropout-mode")
-        scale = float(np.vdot(kept, found["output"]) / np.vdot(kept, kept))
-        if error(found["output"], scale * kept).max > stage.SAME:
-            return None
+    given, found = list(one.given().values()), {side: seen["output"] for side, seen in one.found.items()}
+    if len(given) == 1 and given[0].shape == mask.shape:
+        for side, output in found.items():
+            if error(output, given[0]).max <= stage.SAME:
+                return Diagnosis(f"{_SIDES[side]}: dropout left out", "dropout-mode")
+    ratio = float(np.vdot(found["torch"], found["jax"]) / np.vdot(found["torch"], found["torch"]))
+    if not ratio > 0 or error(found["jax"], ratio * found["torch"]).max > stage.SAME:
+        return None
+    torch_scale = 1 / (1 - float(one.pair.torch.modules[one.name].p))  # type: ignore[arg-type]
+    scales = {"jax": ratio * torch_scale, "torch": torch_scale}
+    for side, scale in scales.items():
         if abs(scale - 1) <= stage.SAME:
             return Diagnosis(f"{_SIDES[side]}: what dropout keeps is not scaled", "dropout-scale")
-        scales[side] = f"{1 - 1 / scale:.4g}"
-    return Diagnosis(f"JAX has dropout rate {scales['jax']} where PyTorch has {scales['torch']}", "dropout-rate")
+    rates = {side: f"{1 - 1 / scale:.4g}" for side, scale in scales.items()}
+    return Diagnosis(f"JAX has dropout rate {rates['jax']} where PyTorch has {rates['torch']}", "dropout-rate")
 
 
 def _shapes(name: str, pair: Pair) -> Diagnosis | None:

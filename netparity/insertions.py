@@ -152,10 +152,22 @@ def _before(one: Stage) -> _Attempts:
         where = f"before it, on {parent}"
         for name, function, key in activations.after(where):
             yield f"{{me}}: {name}", key, lambda p=parent, f=function: one.run(None, {p: f})
+        for axis in range(1, one.given()[parent].ndim) if parent in one.given() else ():
+            said = f"{{me}}: {parent} with axis {axis} of PyTorch's layout reversed"
+            key = "channel-order" if axis == 1 else ""
+            yield (
+                said + (" (channels)" if axis == 1 else ""),
+                key,
+                lambda p=parent, a=axis: one.run(None, {p: _flip(a)}),
+            )
         yield (
             f"{{me}}: no gradient to {parent}", "gradient-cut",
             lambda p=parent: one.run(None, {p: lambda x: x.detach() + 0 * x}),
         )  # fmt: skip
+
+
+def _flip(axis: int) -> Change:
+    return lambda x: x.flip(axis)
 
 
 def _moved(one: Stage) -> _Attempts:

@@ -5,6 +5,7 @@ Each takes what ``report.json`` holds of one network and returns markup.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ def diagnosis(model: Mapping[str, Any]) -> str:
     parts = [f'<p class="lead"><b>{text(stage)}</b> ({text(what)}) is the first that differs.</p>']
     parts += _explained(model.get("diagnosis") or "")
     if model.get("advice"):
-        parts.append(f"<p>To mend it: {text(model['advice'])}</p>")
+        parts.append(f"<p>To mend it: {_code(text(model['advice']))}</p>")
     parents, verdicts = model.get("parents") or {}, model.get("verdicts") or {}
     if parents.get(stage):
         parts.append(f"<p>It is computed from {_listed(parents[stage], verdicts)}.</p>")
@@ -40,6 +41,11 @@ def diagnosis(model: Mapping[str, Any]) -> str:
         around = graph_chart(kept, others, verdicts, stage, f"The graph around {stage}")
         parts.append(region(around, f"The graph around {stage}", "graph-box"))
     return f'<div class="diagnosis">{"".join(parts)}</div>'
+
+
+def _code(said: str) -> str:
+    """Escaped text with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", said)
 
 
 def _explained(said: str) -> list[str]:

@@ -93,7 +93,9 @@ def _paddings(
         yield Variant("padding", _padded(same), "same-stride", f'"SAME", which is {said} here,', was)
     for p in range(max(extents) + 1):
         if own != [(p, p)] * axes:
-            yield Variant("padding", _padded([(p, p)] * axes), "padding", str(p), was)
+            also = same == [(p, p)] * axes and max(stride) > 1
+            said, key = (f'{p}, which is what "SAME" gives here,', "same-stride") if also else (str(p), "padding")
+            yield Variant("padding", _padded([(p, p)] * axes), key, said, was)
     total = [low + high for low, high in own]
     if any(total):
         yield Variant("padding all on the right and bottom", _padded([(0, t) for t in total]), "padding")

@@ -35,7 +35,7 @@ def max_pool(call: Call) -> Variants:
             said,
             sizes(padding),
         )
-    yield Variant("average for maximum in pooling", _average(axes, window, stride, padding, up), "pooling")
+    yield Variant("", _average(axes, window, stride, padding, up), "pooling", "average-pooling", "max-pooling")
     if any(padding):
         flat = [p for p in reversed(padding) for _ in range(2)]
         yield Variant(
@@ -96,7 +96,7 @@ def avg_pool(call: Call) -> Variants:
     volume = 1
     for k in window:
         volume *= k
-    yield Variant("sum for average in pooling", lambda c: pool(c.x, **own) * volume, "pooling")
+    yield Variant("", lambda c: pool(c.x, **own) * volume, "pooling", "sums in pooling", "averages")
 
 
 def _geometry(call: Call) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -154,8 +154,8 @@ def adaptive_pool(call: Call) -> Variants:
     axes = tuple(range(2, call.x.ndim))
     out = call.plain()
     if all(n == 1 for n in out.shape[2:]):
-        yield Variant("maximum for average in global pooling", lambda c: c.x.amax(axes, keepdim=True), "pooling")
-        yield Variant("sum for average in global pooling", lambda c: c.x.sum(axes, keepdim=True), "pooling")
+        yield Variant("", lambda c: c.x.amax(axes, keepdim=True), "pooling", "global max-pooling", "average-pooling")
+        yield Variant("", lambda c: c.x.sum(axes, keepdim=True), "pooling", "a global sum", "average-pooling")
         for axis in axes:
             for place, said in ((0, "first"), (-1, "last")):
                 rest = [a for a in axes if a != axis]
