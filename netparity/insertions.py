@@ -64,6 +64,10 @@ def _skips(one: Stage) -> _Attempts:
         for call in made:
             if call.args and isinstance(call.args[0], torch.Tensor):
                 yield said, "skip", lambda c=call, p=parent: one.run(_adding(c, p))
+            if call.name == "add":
+                other = f"{{me}}: the skip connection from {parent}, where {{other}} adds something else"
+                for place in (0, 1):
+                    yield other, "skip", lambda c=call, p=parent, i=place: one.run(_exchanging(c, p, i))
 
 
 def _adding(call: stage.Call, parent: str) -> stage.Watch:
@@ -74,6 +78,18 @@ def _adding(call: stage.Call, parent: str) -> stage.Watch:
         if leaf.shape != c.x.shape:
             raise ValueError("another shape")
         return c.func(c.x + leaf, *c.args[1:], **c.kwargs)
+
+    watch = stage.altered(call, run)
+    return watch
+
+
+def _exchanging(call: stage.Call, parent: str, place: int) -> stage.Watch:
+    """In which one summand is a parent's value."""
+
+    def run(c: stage.Call) -> Any:
+        args = list(c.args)
+        args[place] = watch.leaves[parent]
+        return c.func(*args, **c.kwargs)
 
     watch = stage.altered(call, run)
     return watch
