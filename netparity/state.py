@@ -87,7 +87,9 @@ def _explained(
     """What is left of a difference that is allowed, None if it is not; and what it is if it is known."""
     momentum = _momentum(pair, stage)
     if momentum is None:
-        return None, ""
+        module = pair.torch.modules.get(stage)
+        averages = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        return None, "PyTorch takes the plain average of all batches (momentum=None), JAX another" if averages else ""
     before = pair.params[name].astype(np.float64)
     batch = (true - (1 - momentum) * before) / momentum  # PyTorch's statistic of this batch
     n = _batch_size(pair, stage, name)
