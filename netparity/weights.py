@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from netparity import weight_layouts
 from netparity.measure import ParityError
-from netparity.weight_layouts import CHUNK, bits
+from netparity.weight_layouts import ALIKE, CHUNK, bits
+from netparity.weight_names import certain, kind, likeliest
 
 Shape = tuple[int, ...]
 
@@ -80,6 +79,7 @@ class _Array:
       shape, dtype: of the array or the part.
       prints: numbers that any order of the same numbers has.
       part: axis, index and count of a part; None of a whole.
+      added: the name of another array that is added to it.
     """
 
     name: str
@@ -88,9 +88,12 @@ class _Array:
     dtype: str
     prints: tuple[int, ...]
     part: tuple[int, int, int] | None = None
+    added: str = ""
 
     def of(self, arrays: Mapping[str, Any]) -> np.ndarray:
         whole = _numpy(self.source, arrays[self.source])
+        if self.added:
+            whole = whole + _numpy(self.added, arrays[self.added])
         return whole if self.part is None else _sliced(whole, *self.part)
 
 
@@ -106,9 +109,9 @@ def compare_weights(a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float =
     """Compares two sets of weights by name, shape, layout and content.
 
     Arrays are paired by equal names; else by equal numbers, in whatever order (a transposed kernel, ``OIHW`` for
-    ``HWIO``, a flattened map, heads or halves in another order, parts of a packed array, layers of a stacked one); what
-    is left by like names, kinds and sizes. It takes one array of each side at a time, so ``a`` and ``b`` may read
-    theirs from files as they are asked for.
+    ``HWIO``, a flattened map, heads or halves in another order, parts of a packed array, layers of a stacked one, the
+    sum of an LSTM's two biases); else by nearly equal numbers; what is left by names, where these tell. It takes one
+    array of each side at a time, so ``a`` and ``b`` may read theirs from files as they are asked for.
 
     Args:
       a, b: arrays by name, also in dictionaries and lists within: NumPy's, JAX's, PyTorch's on the CPU; numbers of any
@@ -126,8 +129,11 @@ def compare_weights(a: Mapping[str, Any], b: Mapping[str, Any], *, rtol: float =
     ours, theirs = _looked(_by_path(a), "a"), _looked(_by_path(b), "b")
     known = {"a": dict(ours.left), "b": dict(theirs.left)}
     pairs = [_pair(ours, name, theirs, name) for name in list(ours.left) if name in theirs.left]
+    for side in (ours, theirs):
+        _add_up(side)
     pairs += _by_content(ours, theirs)
     pairs += _by_parts(ours, theirs)
+    pairs += _by_likeness(ours, theirs)
     pairs += _by_name(ours, theirs)
     pairs = [pair if pair.error <= rtol else _with_note(pair, known["a"], known["b"]) for pair in pairs]
     only_a, only_b = ({one.name: one.shape for one in side.left.values()} for side in (ours, theirs))
@@ -240,57 +246,121 @@ def _by_content(ours: _Side, theirs: _Side) -> Iterator[WeightPair]:
         if one.prints in groups:
             alike.setdefault(one.prints, []).append(one.name)
     for prints, names in alike.items():
-        for name, other in _likeliest(names, groups[prints]):
+        for name, other in likeliest(names, groups[prints]):
             yield _pair(ours, name, theirs, other)
 
 
-def _by_parts(ours: _Side, theirs: _Side) -> Iterator[WeightPair]:
-    """Arrays that are the equal parts of one: packed queries, keys and values, gates, stacked layers."""
+def _by_parts(ours: _Side, theirs: _Side, alike: bool = False) -> Iterator[WeightPair]:
+    """Arrays that are the equal parts of one: packed queries, keys and values, gates, stacked layers.
+
+    ``alike``: the numbers need only be nearly the same.
+    """
     for whole, parts in ((ours, theirs), (theirs, ours)):
         for name in list(whole.left):
-            for pieces, names in _divided(whole, name, parts):
+            pieces, names = _divided(whole, name, parts, alike)
+            if pieces:
                 del whole.left[name]
                 whole.left.update({piece.name: piece for piece in pieces})
-                for piece, other in zip(pieces, names, strict=True):
-                    own = whole is ours
-                    yield _pair(ours, piece.name if own else other, theirs, other if own else piece.name)
+            for piece, other in zip(pieces, names, strict=True):
+                own = whole is ours
+                yield _pair(ours, piece.name if own else other, theirs, other if own else piece.name)
 
 
-def _divided(whole: _Side, name: str, parts: _Side) -> Iterator[tuple[list[_Array], list[str]]]:
-    """The first division of an array, all parts of which are there; nothing if there is none."""
+def _divided(whole: _Side, name: str, parts: _Side, alike: bool) -> tuple[list[_Array], list[str]]:
+    """The first division of an array, all parts of which are there, and their names; nothing if there is none."""
     one = whole.left[name]
     size = one.prints[0]
-    counts = sorted(
-        {size // p.prints[0] for p in parts.left.values() if p.prints[0] and not size % p.prints[0]} - {0, 1}
-    )
+    sizes = {p.prints[0] for p in parts.left.values() if p.prints[0]}
+    counts = sorted({size // part for part in sizes if not size % part} - {0, 1})
     for axis in sorted({0, len(one.shape) - 1} if one.shape else ()):
         for count in (count for count in counts if one.shape[axis] % count == 0):
-            there = {p.prints: p.name for p in reversed(parts.left.values())}
-            pieces = []
+            pieces, names = list[_Array](), dict[str, None]()
             for index in range(count):
                 array = _sliced(one.of(whole.arrays), axis, index, count)
-                pieces.append(
-                    _Array(
-                        f"{name}[{index}/{count}]", name, array.shape, one.dtype, _prints(array), (axis, index, count)
-                    )
-                )
-                if pieces[-1].prints not in there:
+                piece = dataclasses.replace(
+                    one, name=f"{name}[{index}/{count}]", shape=array.shape, prints=_prints(array),
+                    part=(axis, index, count),
+                )  # fmt: skip
+                found = _likest(array, parts, names) if alike else _same(piece, parts, names)
+                if found is None:
                     break
+                pieces.append(piece)
+                names[found] = None
             else:
-                names = [there[piece.prints] for piece in pieces]
-                if len(set(names)) == count:
-                    yield pieces, names
-                    return
+                return pieces, list(names)
+    return [], []
+
+
+def _same(piece: _Array, parts: _Side, taken: Collection[str]) -> str | None:
+    return next((p.name for p in parts.left.values() if p.prints == piece.prints and p.name not in taken), None)
+
+
+def _likest(array: np.ndarray, parts: _Side, taken: Collection[str]) -> str | None:
+    own = _summary(array)
+    for part in parts.left.values():
+        if part.prints[0] == array.size and part.name not in taken:
+            other = part.of(parts.arrays)
+            if _apart(own, _summary(other)) < ALIKE and weight_layouts.distance(array, other) < ALIKE:
+                return part.name
+    return None
+
+
+def _add_up(side: _Side) -> None:
+    """Puts the sum of a recurrent layer's two biases in PyTorch in their place: other frameworks have one."""
+    for name, one in list(side.left.items()):
+        other = side.left.get(name.replace("bias_ih", "bias_hh"))
+        if other is not None and other is not one and other.shape == one.shape:
+            both = dataclasses.replace(one, name=f"{name} + {other.name}", added=other.source)
+            del side.left[name], side.left[other.name]
+            side.left[both.name] = dataclasses.replace(both, prints=_prints(both.of(side.arrays)))
+
+
+def _by_likeness(ours: _Side, theirs: _Side) -> Iterator[WeightPair]:
+    """Arrays of nearly the same numbers, such as rounded or trained on: those whose summaries are nearest first."""
+    sizes: dict[int, tuple[list[_Array], list[_Array]]] = {}
+    for place, side in enumerate((ours, theirs)):
+        for one in side.left.values():
+            sizes.setdefault(one.prints[0], ([], []))[place].append(one)
+    for some, others in sizes.values():
+        a = [_summary(one.of(ours.arrays)) for one in some] if others else []
+        b = [_summary(one.of(theirs.arrays)) for one in others] if some else []
+        rated = sorted((_apart(x, y), i, j) for i, x in enumerate(a) for j, y in enumerate(b))
+        for apart, i, j in rated:
+            x, y = some[i], others[j]
+            if apart > ALIKE or x.name not in ours.left or y.name not in theirs.left:
+                continue
+            if weight_layouts.distance(x.of(ours.arrays), y.of(theirs.arrays)) < ALIKE:
+                yield _pair(ours, x.name, theirs, y.name)
+    yield from _by_parts(ours, theirs, alike=True)
+
+
+def _summary(array: np.ndarray) -> np.ndarray:
+    """Extremes and moments, each of the size of the numbers themselves, whatever their order."""
+    flat, low, high, sums = array.reshape(-1), math.inf, -math.inf, np.zeros(3)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, flat.size, CHUNK):
+            x = np.asarray(flat[start : start + CHUNK], np.float64)
+            low, high = min(low, float(x.min())), max(high, float(x.max()))
+            sums += [x.sum(), (x * x).sum(), (x * x * x).sum()]  # a power takes ten times as long
+        mean, square, cube = sums / max(flat.size, 1)
+        return np.array([low, high, mean, np.sqrt(square), np.cbrt(cube)]) if flat.size else np.zeros(5)
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference of two summaries over their largest number; infinite where one is not finite."""
+    with np.errstate(invalid="ignore"):
+        off, scale = np.abs(a - b).max(initial=0.0), max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+    return float(off / scale) if scale and math.isfinite(off) else math.inf if off else 0.0
 
 
 def _by_name(ours: _Side, theirs: _Side) -> Iterator[WeightPair]:
-    """Of the same kind and size, the likeliest by name, then in order."""
+    """Of the same kind and size, those whose names are likest on both sides, and what is left over alone."""
     groups: dict[tuple[int, str], tuple[list[str], list[str]]] = {}
     for place, side in enumerate((ours, theirs)):
         for one in side.left.values():
-            groups.setdefault((one.prints[0], _kind(one.name)), ([], []))[place].append(one.name)
+            groups.setdefault((one.prints[0], kind(one.name)), ([], []))[place].append(one.name)
     for names, others in groups.values():
-        for name, other in _likeliest(names, others):
+        for name, other in certain(names, others):
             yield _pair(ours, name, theirs, other)
 
 
@@ -303,50 +373,3 @@ def _with_note(pair: WeightPair, ours: Mapping[str, _Array], theirs: Mapping[str
         twins = [one.name for one in others.values() if one.prints == own.prints]
         told += [f"{'A' if side == 'B' else 'B'}'s numbers are {twins[0]}'s in {side}"] if len(twins) == 1 else []
     return dataclasses.replace(pair, note="; ".join(told))
-
-
-# ---------------------------------------------------------------------------------------------------- names
-
-_KINDS = {
-    **dict.fromkeys(("kernel", "weight", "w", "scale", "gamma", "embedding"), "weight"),
-    **dict.fromkeys(("bias", "b", "beta"), "bias"),
-    **dict.fromkeys(("mean", "running_mean", "moving_mean"), "mean"),
-    **dict.fromkeys(("var", "running_var", "moving_var", "variance", "moving_variance"), "variance"),
-}
-_NOISE = ("params", "batch_stats", "state_dict", "model", "module")  # what stands around a network's own names
-_SYNONYMS = {"linear": "dense", "fc": "dense", "norm": "norm", "bn": "norm", "layernorm": "norm", "batchnorm": "norm"}
-
-
-def _kind(name: str) -> str:
-    """``weight``, ``bias``, ``mean`` or ``variance``, if the last part of a name says so, else that part.
-
-    >>> _kind("Conv_0.kernel"), _kind("params/bn1/scale"), _kind("layer.in_proj_weight[0/3]")
-    ('weight', 'weight', 'weight')
-    """
-    last = re.split(r"[./]", re.sub(r"\[.*", "", name))[-1].lower()
-    return _KINDS.get(last) or _KINDS.get(last.rpartition("_")[2], last)
-
-
-def _words(name: str) -> Counter[str]:
-    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", re.sub(r"\[.*", "", name))
-    words = (_SYNONYMS.get(token.lower(), token.lower()) for token in tokens)
-    return Counter(word for word in words if word not in _NOISE and word not in _KINDS)
-
-
-def _likeliest(names: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of names: those that share most words first, then in order."""
-    names, others = list(names), list(others)
-    words = {name: _words(name) for name in (*names, *others)}
-    rated = sorted(
-        (-(words[name] & words[other]).total(), abs(i - j), i, j)
-        for i, name in enumerate(names)
-        for j, other in enumerate(others)
-    )
-    taken: tuple[set[int], set[int]] = (set(), set())
-    found = []
-    for _, _, i, j in rated:
-        if i not in taken[0] and j not in taken[1]:
-            found.append((names[i], others[j]))
-            taken[0].add(i)
-            taken[1].add(j)
-    return found

@@ -31,8 +31,16 @@ def page(found: Mapping[str, Any]) -> str:
     if unknown:
         raise UsageError(f"netparity/mistakes.py does not know {', '.join(unknown)}")
     known = [one for one in MISTAKES.values() if one.key in by_kind]
-    parts = [_INTRODUCTION, summary(found), _table(known, by_kind, list(found["totals"]["allclose_passes"]))]
-    return "\n\n".join([*parts, "## One by one", *(_section(one, by_kind[one.key]) for one in known)]) + "\n"
+    limits = list(found["totals"]["allclose_passes"])
+    parts = [
+        _INTRODUCTION,
+        summary(found),
+        _networks(found["mistakes"]),
+        _table(known, by_kind, limits),
+        "## One by one",
+    ]
+    sections = [_section(one, by_kind[one.key]) for one in known]
+    return "\n\n".join([*parts, *sections, _harmless(found["harmless"])]) + "\n"
 
 
 _INTRODUCTION = """\
@@ -55,6 +63,28 @@ def summary(found: Mapping[str, Any]) -> str:
         f"their stage, {totals['right']} named{wrong}; {len(right['refused'])} of {right['networks']} right networks "
         f"refused. `assert_allclose` on the logits would have passed {passes}."
     )
+
+
+def _networks(rows: Sequence[Row]) -> str:
+    lines = ["| network | library | planted | caught | located | named |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for name, library in dict.fromkeys((row["network"], row["library"]) for row in rows):
+        own = [row for row in rows if row["network"] == name]
+        lines.append(
+            f"| {name} | {_LIBRARIES.get(library, library)} | {' | '.join(map(str, (len(own), *_counts(own))))} |"
+        )
+    return "\n".join(lines)
+
+
+_LIBRARIES = {"linen": "Linen", "nnx": "NNX", "equinox": "Equinox"}
+
+
+def _harmless(rows: Sequence[Row]) -> str:
+    """What looks like a mistake and is none."""
+    lines = ["## What changes nothing", "", "These look like mistakes, and the networks pass with them:", ""]
+    for row in rows:
+        refused = "" if row["passed"] else f" **Refused:** {row['diagnosis']}"
+        lines.append(f"- {row['name']}, in {row['network']}: {row['why']}.{refused}")
+    return "\n".join(lines)
 
 
 def _table(known: Sequence[KnownMistake], by_kind: Mapping[str, Sequence[Row]], limits: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ def found():
             "allclose_passes": {"1e-05": 2, "0.001": 1, "0.1": 1},
         },
         "right": {"networks": 4, "refused": []},
+        "harmless": [{"name": "a bias before it", "network": "vgg", "why": "it is taken off", "passed": True,
+                      "diagnosis": None}],
         "mistakes": rows,
     }  # fmt: skip
 
@@ -65,6 +67,14 @@ def test_the_table_counts_and_its_links_lead_to_headings(found):
     )
     headings = {mistakes._anchor(line[4:]) for line in page.splitlines() if line.startswith("### ")}
     assert set(re.findall(r"\(#([^)]*)\)", page)) == headings
+
+
+def test_networks_are_counted_and_what_changes_nothing_is_told(found):
+    page = mistakes.page(found)
+    assert "| lenet5 | Linen | 3 | 3 | 3 | 2 |" in page
+    assert page.endswith("\n- a bias before it, in vgg: it is taken off.\n")
+    found["harmless"][0] |= {"passed": False, "diagnosis": "first diverging stage: conv1"}
+    assert "**Refused:** first diverging stage: conv1" in mistakes.page(found)
 
 
 def test_the_totals_in_two_sentences(found):

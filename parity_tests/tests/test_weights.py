@@ -180,6 +180,39 @@ def test_trained_networks_are_paired_by_likeness():
     assert [pair.error for pair in found.pairs] == sorted((pair.error for pair in found.pairs), reverse=True)
 
 
+@pytest.mark.parametrize("changed", [lambda x: x.astype(np.float16), lambda x: x + np.float32(0.02)])
+def test_a_network_that_was_changed_a_little_is_paired_by_its_numbers(changed):
+    """Names tell nothing, sizes are the same, and one array is packed, another flattened."""
+    kernels = [_drawn(12, 12, seed=seed) for seed in range(6)]
+    ours = {f"Dense_{i}.kernel": kernel for i, kernel in enumerate(kernels)}
+    rows = kernels[3].reshape(2, 3, 2, 12).transpose(2, 0, 1, 3).reshape(12, 12)
+    theirs = {
+        "head.weight": changed(kernels[5].T),
+        "qkv": changed(np.concatenate([kernel.T for kernel in kernels[:3]])),
+        "stem.weight": changed(rows.T),
+        "mlp.weight": changed(kernels[4]),
+    }
+    found = netparity.compare_weights(ours, theirs)
+    assert {(pair.a, pair.b, pair.layout) for pair in found.pairs} == {
+        ("Dense_0.kernel", "qkv[0/3]", "transposed"),
+        ("Dense_1.kernel", "qkv[1/3]", "transposed"),
+        ("Dense_2.kernel", "qkv[2/3]", "transposed"),
+        ("Dense_3.kernel", "stem.weight", "transposed, columns flattened as (2, 6) for (6, 2)"),
+        ("Dense_4.kernel", "mlp.weight", ""),
+        ("Dense_5.kernel", "head.weight", "transposed"),
+    }
+    assert all(0 < pair.error < 0.02 for pair in found.pairs)
+    assert (found.only_a, found.only_b) == ({}, {})
+
+
+def test_two_biases_of_an_lstm_are_one_in_flax():
+    ih, hh = _drawn(20, seed=1), _drawn(20, seed=2)
+    ours = {f"cell.h{gate}.bias": (ih + hh)[5 * i : 5 * i + 5] for i, gate in enumerate("ifgo")}
+    found = netparity.compare_weights(ours, {"lstm.bias_ih_l0": ih, "lstm.bias_hh_l0": hh})
+    assert found.equal
+    assert ("cell.hf.bias", "lstm.bias_ih_l0 + lstm.bias_hh_l0[1/4]") in {(pair.a, pair.b) for pair in found.pairs}
+
+
 def test_what_only_one_side_has_is_listed():
     found = netparity.compare_weights({"a": DENSE, "scale": _drawn(3)}, {"a": DENSE, "bias": _drawn(5)})
     assert not found.equal
