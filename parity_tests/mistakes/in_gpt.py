@@ -28,7 +28,7 @@ MISTAKES = (
                  "(part.reshape(batch, time, -1, self.num_heads).swapaxes(2, 3) for")),
             ("heads and depth|head order|joined in the other order|heads and features",)),
     Mistake("scores not scaled", "attention-scale", GPT, "jax", _OUT, jax((" / math.sqrt(q.shape[-1])", "")),
-            ("JAX=scale|multiplied by sqrt(8)|temperature",)),
+            ("JAX=scale|JAX=multiplied by sqrt(8)|JAX=temperature",)),
     Mistake("scores scaled by the number of features", "attention-scale", GPT, "torch", _OUT,
             torch(_ATTENTION, ("math.sqrt(q.shape[-1])", "math.sqrt(features)")),
             ("scale|multiplied by sqrt(2)|temperature",)),

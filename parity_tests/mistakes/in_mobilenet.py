@@ -25,7 +25,7 @@ MISTAKES = (
     Mistake("momentum of PyTorch's default", "bn-momentum", MOBILENET, "jax", "ConvNorm_0.BatchNorm_0",
             jax(("momentum=0.99", "momentum=0.9")), ("momentum",)),
     Mistake("swish for hard swish", "activation", MOBILENET, "jax", "ConvNorm_0",
-            jax((_FIRST, _FIRST.replace("hard_swish", "swish"))), ("JAX=swish|silu", "PyTorch=hard")),
+            jax((_FIRST, _FIRST.replace("hard_swish", "swish"))), ("JAX=swish|JAX=silu", "PyTorch=hard")),
     Mistake("sigmoid for hard sigmoid", "activation", MOBILENET, "jax", "InvertedResidual_0.SqueezeExcitation_0",
             jax(("nn.hard_sigmoid(scale)", "nn.sigmoid(scale)")), ("JAX=sigmoid", "PyTorch=hard")),
     Mistake("hard sigmoid of Keras 2", "activation", MOBILENET, "jax", "InvertedResidual_0.SqueezeExcitation_0",
@@ -57,5 +57,5 @@ MISTAKES = (
             instead("features.1.block.1.avgpool", lambda old: nn.AdaptiveMaxPool2d(1)),
             ("PyTorch=max", "average|mean")),
     Mistake("swish for hard swish before the dropout", "activation", MOBILENET, "torch", "Dropout_0",
-            instead("classifier.1", lambda old: nn.SiLU()), ("PyTorch=swish|silu", "JAX=hard")),
+            instead("classifier.1", lambda old: nn.SiLU()), ("PyTorch=swish|PyTorch=silu", "JAX=hard")),
 )  # fmt: skip

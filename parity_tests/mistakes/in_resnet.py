@@ -27,7 +27,7 @@ MISTAKES = (
     Mistake("skip connection lost", "skip", RESNET, "jax", "layer1_0", jax(("nn.relu(x + residual)", "nn.relu(x)")),
             ("skip|residual|shortcut",)),
     Mistake("no activation after the sum", "activation", RESNET, "jax", "layer1_0",
-            jax(("nn.relu(x + residual)", "x + residual")), ("relu", "JAX=left out|nothing")),
+            jax(("nn.relu(x + residual)", "x + residual")), ("relu", "JAX=left out|JAX=nothing")),
     Mistake("activation before the sum", "activation-order", RESNET, "jax", "layer1_0",
             jax(("nn.relu(x + residual)", "nn.relu(x) + residual")), ("relu", "before")),
     Mistake("stride in the second convolution", "stride", RESNET, "jax", "layer2_0.conv1",

@@ -75,5 +75,5 @@ MISTAKES = (
             forward("encoder.ln", lambda self, x: F.layer_norm(x, (32,), self.weight, None, self.eps)),
             ("PyTorch=bias", "PyTorch=left out")),
     Mistake("skip of the normalised", "skip", VIT, "torch", "block0",
-            torch(_LAYER, ("return x + y", "return self.ln_2(x) + y")), ("skip|residual|shortcut",)),
+            torch(_LAYER, ("return x + y", "return self.ln_2(x) + y")), ("skip|residual|layer norm",)),
 )  # fmt: skip

@@ -98,15 +98,18 @@ def verdict(mistake: Mistake, diagnosis: str) -> str:
 
 
 def _says(wanted: str, diagnosis: str) -> bool:
-    """Whether a diagnosis says one of several words, of one side if a side is named.
+    """Whether a diagnosis says one of several words, each of one side if a side is named.
 
     >>> told = "JAX has epsilon 1e-06 where PyTorch has 1e-05"
-    >>> _says("JAX=1e-06|0.000001", told), _says("PyTorch=1e-06", told), _says("epsilon", told)
+    >>> _says("JAX=0.000001|JAX=1e-06", told), _says("PyTorch=1e-06", told), _says("epsilon", told)
     (True, False, True)
     """
-    side, equals, words = wanted.rpartition("=")
-    said = said_of(side, diagnosis) if equals else diagnosis
-    return any(word.lower() in said.lower() for word in words.split("|"))
+    for one in wanted.split("|"):
+        side, equals, word = one.rpartition("=")
+        said = said_of(side, diagnosis) if equals else diagnosis
+        if word.lower() in said.lower():
+            return True
+    return False
 
 
 def said_of(side: str, diagnosis: str) -> str:
