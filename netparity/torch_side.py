@@ -109,8 +109,8 @@ class TorchSide:
         if isinstance(module, DROPOUTS) and ndim > 2:
             channel = ndim - 1 if isinstance(self._layout(stage, ndim), ChannelsFirst) else 1
             return tuple(axis for axis in range(1, ndim) if axis != channel)
-        if type(module).__name__ in ("StochasticDepth", "DropPath") and getattr(module, "mode", "row") == "row":
-            return tuple(range(1, ndim))
+        if type(module).__name__ in ("StochasticDepth", "DropPath"):
+            return tuple(range(int(getattr(module, "mode", "row") == "row"), ndim))  # "batch": all of it or nothing
         return None
 
     @property

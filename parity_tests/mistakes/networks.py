@@ -172,7 +172,7 @@ def _vit() -> nn.Module:
 
 def _convnext() -> nn.Module:
     blocks = [CNBlockConfig(8, 12, 1), CNBlockConfig(12, None, 1)]
-    return ConvNeXt(blocks, stochastic_depth_prob=0.1, num_classes=5)
+    return ConvNeXt(blocks, stochastic_depth_prob=0.5, num_classes=5)
 
 
 _PORTS = (
@@ -191,7 +191,7 @@ _PORTS = (
     _linen("mobilenet_v3_small", "mobilenet.py", _mobilenet_port, _mobilenet, images(4, 24, 40, 3), **BIASED),
     _linen("vit_b_16", "vit.py", lambda names: names["VisionTransformer"](4, 1, 4, 32, 40, 5, dropout=0.1),
            _vit, images(4, 12, 12, 3)),  # torchvision's takes square images alone
-    _linen("convnext_tiny", "convnext.py", lambda names: names["ConvNeXt"]((1, 1), (8, 12), num_classes=5),
+    _linen("convnext_tiny", "convnext.py", lambda names: names["ConvNeXt"]((1, 1), (8, 12), 0.5, 5),
            _convnext, images(4, 16, 24, 3)),
     _linen("lstm", "lstm.py", lambda names: names["LSTMClassifier"](11, 5, 6, 4),
            lambda: torch_modules.LSTMClassifier(11, 5, 6, 4), _tokens(4, 6, 11), 4),
@@ -217,10 +217,10 @@ _BLOCKS = (
            images(3, 8, 16, 3), None),
     _linen("pooling", "pooling.py", lambda names: names["Pooling"](8, 5), lambda: torch_blocks.Pooling(8, 5),
            images(4, 9, 13, 3)),
-    _linen("gpt", "gpt.py", lambda names: names["GPT"](11, 16, 2, 12, 5), lambda: torch_blocks.GPT(11, 16, 2, 12, 5),
+    _linen("gpt", "gpt.py", lambda names: names["GPT"](11, 16, 4, 12, 5), lambda: torch_blocks.GPT(11, 16, 4, 12, 5),
            _tokens(3, 6, 11)),
-    _linen("gpt_interleaved", "gpt.py", lambda names: names["GPT"](11, 16, 2, 12, 5, interleaved=True),
-           lambda: torch_blocks.GPT(11, 16, 2, 12, 5, interleaved=True), _tokens(3, 6, 11)),
+    _linen("gpt_interleaved", "gpt.py", lambda names: names["GPT"](11, 16, 4, 12, 5, interleaved=True),
+           lambda: torch_blocks.GPT(11, 16, 4, 12, 5, interleaved=True), _tokens(3, 6, 11)),
 )  # fmt: skip
 
 # One small network with each of the optimizers.

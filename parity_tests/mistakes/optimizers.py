@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,10 @@ def torch_scheduled(steps: int = STEPS, early: bool = False) -> Callable[[Parame
         order = (schedule.step, optimizer.step) if early else (optimizer.step, schedule.step)
 
         def step() -> None:
-            for one in order:
-                one()
+            with warnings.catch_warnings():  # PyTorch warns of the wrong order
+                warnings.simplefilter("ignore", UserWarning)
+                for one in order:
+                    one()
 
         return optimizer, step
 

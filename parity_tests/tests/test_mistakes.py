@@ -126,7 +126,7 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     printed = capsys.readouterr().out
     (row,) = json.loads(out.read_text())["mistakes"]
     assert row["diagnosis"] in printed
-    assert "label smoothing 0.1" in row["diagnosis"]
+    assert row["diagnosis"].endswith("JAX has label smoothing 0 where PyTorch has 0.1")
     assert (row["kind"], row["library"], row["side"]) == ("label-smoothing", "linen", "torch")
 
 

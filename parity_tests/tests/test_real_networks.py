@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 
 from netparity import Comparison, DenseKernel, Part, Transposed, compare, infer_table, linen
 from netparity.results import Check, StageResult
-from parity_tests import ports
+from parity_tests.mistakes.planting import ported
 from parity_tests.ports.cases import FULL, SMALL, Case
 
 BIASED = "biased running variance"
@@ -45,12 +44,9 @@ def _compared(case: Case, port: fnn.Module | None = None, **keywords: Any) -> Co
 def _with_mistake(case: Case, right: str, wrong: str) -> fnn.Module:
     """The case's port, in whose source ``wrong`` stands for the first ``right``."""
     port, _ = case.jax()
-    source = (pathlib.Path(ports.__file__).parent / case.source).read_text()
-    assert right in source
-    names = {"__name__": type(port).__module__}
-    exec(compile(source.replace(right, wrong, 1), case.source, "exec"), names)
+    names = ported(case.source, [(right, wrong)])
     fields = {f.name: getattr(port, f.name) for f in dataclasses.fields(port) if f.name not in ("parent", "name")}
-    return names[type(port).__name__](**fields)  # type: ignore[operator]
+    return names[type(port).__name__](**fields)
 
 
 def _levels(result: Comparison) -> set[str]:
