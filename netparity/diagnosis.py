@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from netparity import calls, insertions, patterns, stage, variants
-from netparity.measure import error
+from netparity.measure import Arrays, error
 from netparity.pairs import Pair
 from netparity.results import Check, StageResult
 from netparity.stage import Stage
 
 _TOLD = ("dropout", "state")  # levels whose checks say themselves what is wrong
 _NOTES = {"biased": "bn-biased-variance", "momentum": "bn-momentum", "drops": "dropout-shape"}  # by a word of theirs
+_MANY = 8  # calls that may all be made another way
 _SIDES = {"jax": "JAX", "torch": "PyTorch"}
 
 # By stage that is none of the networks' own, such as an optimizer: names the known mistake that explains it, if any.
@@ -127,18 +128,39 @@ def _fits_plain(one: Stage) -> bool:
 
 
 def _altered(one: Stage, side: str) -> Diagnosis | None:
-    """The first other way to make one of the stage's calls that gives a side's numbers."""
+    """The first other way to make one of the stage's calls that gives a side's numbers, or several calls alike."""
     wanted = one.found.get(side)
     if wanted is None:
         return None
     # Layers first: of several ways to tell the same, what a porter knows.
     made = sorted(one.watched(), key=lambda call: not variants.special(call))
+    ways = {call.number: list(_of(call)) for call in made}
     for call in made:
-        for variant in _of(call):
-            with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-                if one.fits(one.run(stage.altered(call, variant.run)), wanted):
-                    return Diagnosis(variant.told(side), variant.key)
+        for variant in ways[call.number]:
+            if _fits(one, {call.number: variant.run}, wanted):
+                return Diagnosis(variant.told(side), variant.key)
+    for group in _alike(made):
+        for several in zip(*(ways[call.number] for call in group), strict=False):
+            runs = {call.number: variant.run for call, variant in zip(group, several, strict=True)}
+            if len({variant.what for variant in several}) == 1 and _fits(one, runs, wanted):
+                return Diagnosis(several[0].told(side), several[0].key)
     return None
+
+
+def _fits(one: Stage, runs: Mapping[int, Callable[..., object]], wanted: Arrays) -> bool:
+    """Whether the stage gives these numbers with some of its calls made another way."""
+    with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        return one.fits(one.run(stage.Watch(runs)), wanted)
+    return False
+
+
+def _alike(made: Sequence[stage.Call]) -> list[list[stage.Call]]:
+    """Calls of the same function on arrays of the same shape, as of queries and of keys."""
+    found: dict[tuple[str, object], list[stage.Call]] = {}
+    for call in made:
+        shape = getattr(call.args[0] if call.args else None, "shape", None)
+        found.setdefault((call.name, shape), []).append(call)
+    return [group for group in found.values() if 1 < len(group) <= _MANY]
 
 
 def _of(call: stage.Call) -> Iterator[variants.Variant]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from netparity import calls, stage
-from netparity.stage import Change, Stage
+from netparity.stage import Stage
+from netparity.torch_side import Change
 from netparity.variants import activations
 from netparity.variants.variant import number
 
@@ -35,7 +37,7 @@ def added(one: Stage, side: str, made: _Made) -> Any | None:
     if wanted is None:
         return None
     tries: list[Iterator[tuple[str, str, Callable[..., stage.Alone]]]] = [
-        _skips(one), _unused(one), _after(one), _before(one), _moved(one), _halves(one),
+        _skips(one), _unused(one), _after(one), _before(one), _moved(one), _exchanged(one), _halves(one),
     ]  # fmt: skip
     for attempts in tries:
         for text, key, run in attempts:
@@ -48,7 +50,7 @@ def added(one: Stage, side: str, made: _Made) -> Any | None:
 _Attempts = Iterator[tuple[str, str, Callable[..., stage.Alone]]]
 
 
-def _with(alone: stage.Alone, change: Change) -> stage.Alone:
+def _with(alone: stage.Alone, change: Callable[..., torch.Tensor]) -> stage.Alone:
     return stage.Alone(change(alone.output), alone.leaves, alone.weights)
 
 
@@ -64,20 +66,23 @@ def _skips(one: Stage) -> _Attempts:
         for call in made:
             if call.args and isinstance(call.args[0], torch.Tensor):
                 yield said, "skip", lambda c=call, p=parent: one.run(_adding(c, p))
+                for text, factor in _sizes(one.given().get(parent)).items():
+                    more = f"{said} (times {text})"
+                    yield more, "skip", lambda c=call, p=parent, f=factor: one.run(_adding(c, p, f))
             if call.name == "add":
                 other = f"{{me}}: the skip connection from {parent}, where {{other}} adds something else"
                 for place in (0, 1):
                     yield other, "skip", lambda c=call, p=parent, i=place: one.run(_exchanging(c, p, i))
 
 
-def _adding(call: stage.Call, parent: str) -> stage.Watch:
+def _adding(call: stage.Call, parent: str, factor: float = 1.0) -> stage.Watch:
     """In which a call's first argument has a parent's value added."""
 
     def run(c: stage.Call) -> Any:
         leaf = watch.leaves[parent]
         if leaf.shape != c.x.shape:
             raise ValueError("another shape")
-        return c.func(c.x + leaf, *c.args[1:], **c.kwargs)
+        return c.func(c.x + factor * leaf, *c.args[1:], **c.kwargs)
 
     watch = stage.altered(call, run)
     return watch
@@ -168,6 +173,9 @@ def _before(one: Stage) -> _Attempts:
         where = f"before it, on {parent}"
         for name, function, key in activations.after(where):
             yield f"{{me}}: {name}", key, lambda p=parent, f=function: one.run(None, {p: f})
+        for said, factor in _sizes(one.given().get(parent)).items():
+            text = f"{{me}}: a factor of {said} = {number(factor)} before it, on {parent}"
+            yield text, "embedding-scale", lambda p=parent, f=factor: one.run(None, {p: lambda x, f=f: x * f})
         for axis in range(1, one.given()[parent].ndim) if parent in one.given() else ():
             said = f"{{me}}: {parent} with axis {axis} of PyTorch's layout reversed"
             key = "channel-order" if axis == 1 else ""
@@ -180,6 +188,26 @@ def _before(one: Stage) -> _Attempts:
             f"{{me}}: no gradient to {parent}", "gradient-cut",
             lambda p=parent: one.run(None, {p: lambda x: x.detach() + 0 * x}),
         )  # fmt: skip
+
+
+def _sizes(x: np.ndarray | None) -> dict[str, float]:
+    """Factors that an array may have been multiplied by, such as the root of its width."""
+    width = 1 if x is None else x.shape[-1]
+    return {
+        f"sqrt({width})": math.sqrt(width),
+        f"1/sqrt({width})": 1 / math.sqrt(width),
+        "2": 2.0,
+        "1/2": 0.5,
+        "-1": -1.0,
+    }
+
+
+def _exchanged(one: Stage) -> _Attempts:
+    """Two of the things that it is computed from, each in the other's place."""
+    shapes = {name: value.shape for name, value in one.given().items()}
+    for a, b in itertools.combinations([name for name in one.parents if name in shapes], 2):
+        if shapes[a] == shapes[b]:
+            yield f"{{me}}: {a} and {b} exchanged", "gate-order", lambda a=a, b=b: one.run(None, {a: b, b: a})
 
 
 def _flip(axis: int) -> Change:

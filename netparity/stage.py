@@ -14,11 +14,10 @@ from netparity import bounds, calls, isolation, layouts, pairs
 from netparity.jax_side import Groups, as_tuple, groups_of
 from netparity.measure import Arrays, error
 from netparity.pairs import Fed, Pair
-from netparity.torch_side import Alone
+from netparity.torch_side import Alone, Change
 from netparity.watching import Call, Watch
 
 SAME = 1e-9  # an explanation fits when nothing is left of the difference but rounding
-Change = Callable[..., torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Stage:
 
         Args:
           watch: entered around it.
-          change: by parent, what is done with it first.
+          change: by parent, what is done with it first, or what takes its place.
         """
         masks = self.pair.masks("float64") if self.mode == "training" else None
         arrays, inputs = self.pair.params_as("float64"), self.pair.inputs_as("float64")

@@ -32,6 +32,7 @@ _PLAIN = (
 )
 
 Convert = Callable[[Arrays], Arrays]
+Change = Callable[..., torch.Tensor] | str
 Loss = Callable[[Any, Any], torch.Tensor]  # (outputs, labels) -> scalar
 
 
@@ -260,7 +261,7 @@ class TorchSide:
         fed: Arrays,
         masks: Arrays | None = None,
         watch: Watch | None = None,
-        change: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+        change: Mapping[str, Change] | None = None,
     ) -> Alone:
         """One stage in isolation, as in `isolated`, and nothing after it; what comes before is not computed.
 
@@ -268,7 +269,7 @@ class TorchSide:
           stage: of `stages`.
           arrays, inputs, fed, masks: as of `isolated`; ``fed`` may end with the stage.
           watch: entered around the call.
-          change: by name of a stage, what is done with its value where it is used.
+          change: by name of a stage, what is done with its value where it is used, or whose value is used instead.
 
         Raises:
           ParityError: if the network ends before the stage.
@@ -292,7 +293,7 @@ class TorchSide:
         inputs: Sequence[torch.Tensor],
         masks: Arrays | None,
         watch: Watch | None = None,
-        change: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+        change: Mapping[str, Change] | None = None,
     ) -> torch.Tensor:
         """A stage's output, of tensors that stand for the values of the stages before; see `alone`."""
         found: list[torch.Tensor] = []
@@ -301,7 +302,8 @@ class TorchSide:
             if name == stage:
                 found.append(value)
                 raise _Reached
-            return changed[name](leaves[name]) if name in changed else leaves[name].clone()
+            own = changed.get(name, name)
+            return leaves[own].clone() if isinstance(own, str) else own(leaves[name])
 
         changed = change or {}
         values = {name: leaves[one] for one, name in self.stages.items() if one in leaves}

@@ -52,6 +52,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
         *("bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias", "training"),
         *("key_padding_mask", "need_weights", "attn_mask"),
     ),
+    "rpow": ("input", "base"),
     "lstm": ("input", "hx", "params", "bias", "num_layers", "dropout", "train", "bidirectional", "batch_first"),
     "gru": ("input", "hx", "params", "bias", "num_layers", "dropout", "train", "bidirectional", "batch_first"),
     "flatten": ("input", "start_dim", "end_dim"),

@@ -14,6 +14,7 @@ from netparity.variants import (
     norms,
     pools,
     recurrent,
+    rotary,
     shapes,
 )  # fmt: skip
 from netparity.variants.variant import Variant
@@ -46,6 +47,8 @@ _FAMILIES: dict[str, Callable[[Call], Iterator[Variant]]] = {
     **dict.fromkeys(("pow", "square", "sqrt", "rsqrt", "reciprocal"), arithmetic.power),
     **dict.fromkeys(("matmul", "bmm"), arithmetic.matrix_product),
     "neg": arithmetic.negation,
+    "rpow": rotary.base,
+    "sin": rotary.sine,
     **dict.fromkeys(("transpose", "permute", "movedim", "flip", "roll", "channel_shuffle"), shapes.move),
     **dict.fromkeys(("reshape", "view", "flatten", "unflatten"), shapes.reshaped),
     **dict.fromkeys(("chunk", "split", "tensor_split", "unbind"), shapes.parts),

@@ -129,6 +129,15 @@ def softmax(call: Call) -> Variants:
         lambda c: torch.exp(c.x) / (1 + torch.exp(c.x).sum(own, keepdim=True)),
         "softmax-twice",
     )
+    if x.ndim > 2 and x.shape[-1] == x.shape[-2] and own == x.ndim - 1:
+        above = torch.ones(x.shape[-2:], dtype=torch.bool).triu(1)
+        yield Variant(
+            "",
+            lambda c: function(c.x.masked_fill(above, -math.inf), own),
+            "mask",
+            "a causal mask before the softmax",
+            "none",
+        )
     for factor in (2.0, 0.5, 10.0, 0.1, math.sqrt(x.shape[own]), 1 / math.sqrt(x.shape[own])):
         yield Variant(
             f"softmax at temperature {number(1 / factor)}",

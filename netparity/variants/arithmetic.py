@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from netparity.variants import rotary
 from netparity.variants.variant import EPSILONS, Variant, Variants, gone, number
 from netparity.watching import Call
 
@@ -115,6 +116,7 @@ def matrix_product(call: Call) -> Variants:
 
         return run
 
+    yield from rotary.left_out(call)
     if a.ndim > 1 and b.ndim > 1:
         yield Variant("the first matrix transposed", turned(0), "kernel-layout")
         yield Variant("the second matrix transposed", turned(1), "kernel-layout")

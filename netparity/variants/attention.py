@@ -146,10 +146,12 @@ def multi_head(call: Call) -> Variants:
         join: Callable[[torch.Tensor], torch.Tensor] | None = None,
         weights: Callable[[torch.Tensor], torch.Tensor] = lambda w: w,
         biases: tuple[bool, bool] = (True, True),
+        kernels: str = "qkv",
     ) -> Any:
         separate = c["use_separate_proj_weight"]
         matrices = [c[f"{n}_proj_weight"] for n in "qkv"] if separate else list(weights(c["in_proj_weight"]).chunk(3))
         packed = c["in_proj_bias"] if biases[0] else None
+        matrices = [matrices["qkv".index(name)] for name in kernels]
         vectors = [None] * 3 if packed is None else list(weights(packed).chunk(3))
         given = [c["query"], c["key"], c["value"]]
         made = dict(zip("qkv", map(F.linear, given, matrices, vectors), strict=True))
@@ -171,6 +173,13 @@ def multi_head(call: Call) -> Variants:
         for order in _orders(True):
             said = ", ".join(order)
             yield Variant("packed order", lambda c, o=order: layer(c, order=o), "packed-order", said, "q, k, v")
+            yield Variant(
+                "packed order of the kernels alone",
+                lambda c, o=order: layer(c, kernels=o),
+                "packed-order",
+                said,
+                "q, k, v",
+            )
         yield Variant(
             "its packed parts interleaved head by head",
             lambda c: layer(c, weights=lambda w: w.unflatten(0, (heads, 3, depth)).transpose(0, 1).flatten(0, 2)),

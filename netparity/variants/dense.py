@@ -73,6 +73,7 @@ def embedding(call: Call) -> Variants:
     yield Variant(
         "embedding divided by the square root of its width", lambda c: looked(c) / math.sqrt(width), "embedding-scale"
     )
+    yield Variant("embeddings of norm one", lambda c: F.normalize(looked(c), dim=-1), "embedding-scale")
     if call["padding_idx"] is not None:
         row = call["padding_idx"]
         yield Variant("a gradient to the row of padding, too", lambda c: F.embedding(c.x, c["weight"]), "")

@@ -153,6 +153,16 @@ def adaptive_pool(call: Call) -> Variants:
     """Other ways to pool to a size."""
     axes = tuple(range(2, call.x.ndim))
     out = call.plain()
+    for axis in axes:
+        yield Variant(
+            "", lambda c, a=axis: c.x.mean(a, keepdim=True), "global-average", f"the average over axis {axis} alone",
+            f"that over {list(axes)}",
+        )  # fmt: skip
+    if any(n > 1 for n in out.shape[2:]):
+        yield Variant(
+            "", lambda c: c.x.mean(axes, keepdim=True).expand(out.shape), "pooling", "one global average",
+            f"a grid of averages {tuple(out.shape[2:])}",
+        )  # fmt: skip
     if all(n == 1 for n in out.shape[2:]):
         yield Variant("", lambda c: c.x.amax(axes, keepdim=True), "pooling", "global max-pooling", "average-pooling")
         yield Variant("", lambda c: c.x.sum(axes, keepdim=True), "pooling", "a global sum", "average-pooling")

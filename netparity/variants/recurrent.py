@@ -21,8 +21,13 @@ def recurrence(call: Call) -> Variants:
     for order in itertools.permutations(range(len(gates))):
         if order != tuple(range(len(gates))):
             said = ", ".join(gates[i] for i in order)
-            yield Variant("gates in the order", _changed(lambda w, o=order: _ordered(w, o)), "lstm-gates",
-                          said, ", ".join(gates))  # fmt: skip
+            own = ", ".join(gates)
+            yield Variant("gates in the order", _changed(lambda w, o=order: _ordered(w, o)), "lstm-gates", said, own)
+            yield Variant(
+                "the gates of its kernels alone in the order",
+                _changed(lambda ws, o=order: [w if w.ndim == 1 else _ordered([w], o)[0] for w in ws]),
+                "lstm-gates", said, own,
+            )  # fmt: skip
     hidden = call.args[2][1].shape[1]
     if call.args[3]:
         yield Variant("the second bias (of the state) left out", _changed(_without(slice(3, None, 4))), "lstm-bias")
@@ -43,10 +48,12 @@ def recurrence(call: Call) -> Variants:
         lambda c: _backwards(c, time, turn=True),
         "direction",
     )
-    own = _lstm if call.name == "lstm" else _gru
+    yield Variant("batch and time exchanged", _exchanged, "batch-first")
+    cell = _lstm if call.name == "lstm" else _gru
     kinds: list[tuple[str, dict[str, Callable[[torch.Tensor], torch.Tensor] | bool]]] = [
         ("ReLU for tanh", {"act": torch.relu}),
-        ("hard sigmoid for the gates' sigmoid", {"gate": lambda x: (0.2 * x + 0.5).clamp(0, 1)}),
+        ("hard sigmoid (x / 5 + 1/2) for the gates' sigmoid", {"gate": lambda x: (0.2 * x + 0.5).clamp(0, 1)}),
+        ("hard sigmoid ((x + 3) / 6) for the gates' sigmoid", {"gate": lambda x: (x + 3).clamp(0, 6) / 6}),
     ]
     if call.name == "gru":
         kinds.append(("the reset gate before the product with the state (not after)", {"before": True}))
@@ -55,7 +62,7 @@ def recurrence(call: Call) -> Variants:
         kinds.append(("no tanh of the cell's state at the output", {"plain": True}))
     if call.args[4] == 1 and not call.args[7]:
         for said, how in kinds:
-            yield Variant(said, lambda c, h=how: own(c, first, **h), "lstm-gates")
+            yield Variant(said, lambda c, h=how: cell(c, first, **h), "lstm-gates")
 
 
 def _changed(change: Callable[..., Sequence[torch.Tensor]]) -> Callable[[Call], object]:
@@ -65,6 +72,15 @@ def _changed(change: Callable[..., Sequence[torch.Tensor]]) -> Callable[[Call], 
         return call.func(*args, **call.kwargs)
 
     return run
+
+
+def _exchanged(call: Call) -> object:
+    args = list(call.args)
+    x, states = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
+    args[8] = not args[8]
+    fresh = tuple(x.new_zeros(h.shape[0], x.shape[0 if args[8] else 1], h.shape[2]) for h in states)
+    args[1] = fresh if isinstance(args[1], tuple) else fresh[0]
+    return call.func(*args, **call.kwargs)
 
 
 def _ordered(weights: list[torch.Tensor], order: Sequence[int]) -> list[torch.Tensor]:

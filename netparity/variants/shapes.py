@@ -68,6 +68,14 @@ def reshaped(call: Call) -> Variants:
                 return made.movedim(places, [axis + i for i in range(len(sizes))])
 
             yield Variant(f"{said} split in another order ({first} and {second} exchanged)", exchanged, "packed-order")
+        for n in dense.divisors(x.shape[axis]) if len(sizes) == 2 else ():
+            if n != sizes[0] and (n, x.shape[axis] // n) != sizes:
+                # Split in n and joined again at once, whatever follows: as a shuffle by n groups has it.
+                yield Variant(
+                    "", lambda c, n=n: c.x.unflatten(axis, (n, -1)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+                    .unflatten(axis, (sizes[1], sizes[0])).transpose(axis, axis + 1),
+                    "channel-shuffle", f"a shuffle by {n} groups", f"one by {sizes[0]}",
+                )  # fmt: skip
     joined = _split(out.shape, x.shape)
     if joined is not None and x.ndim > 3:
         axis, sizes = joined
