@@ -43,14 +43,15 @@ def tapped(module: nn.Module, names: Mapping[str, str], tap: Tap) -> Iterator[No
     counts: dict[str, int] = {}
 
     def hook(path: str) -> Callable[..., Any]:
-        def call(_module: nn.Module, _args: Any, out: Any) -> Any:
+        def call(part: nn.Module, _args: Any, out: Any) -> Any:
             counts[path] = counts.get(path, 0) + 1
 
-            def leaf(part: str, value: torch.Tensor) -> torch.Tensor:
-                name = numbered((path or OUTPUT) + part, counts[path])
+            def leaf(where: str, value: torch.Tensor) -> torch.Tensor:
+                name = numbered((path or OUTPUT) + where, counts[path])
                 return tap(names[name], value) if name in names else value
 
-            return replaced(out, leaf)
+            found = replaced(out, leaf)
+            return _with_last(part, out, found) if isinstance(part, nn.LSTM | nn.GRU | nn.RNN) else found
 
         return call
 
@@ -61,6 +62,25 @@ def tapped(module: nn.Module, names: Mapping[str, str], tap: Tap) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _with_last(layer: nn.RNNBase, before: Any, after: Any) -> Any:
+    """What a recurrent layer returns, with the state of its last step as it is in the outputs that were put in place.
+
+    The last layer's state is the last step of the outputs, and some networks read it there, some here.
+    """
+    outputs, states = after
+    hidden = states[0] if isinstance(states, tuple) else states
+    own = before[1][0] if isinstance(before[1], tuple) else before[1]
+    if outputs is before[0] or hidden is not own or not isinstance(outputs, torch.Tensor):
+        return after
+    time = 1 if layer.batch_first and outputs.ndim == 3 else 0
+    last = [outputs.select(time, -1)]
+    if layer.bidirectional:
+        size = outputs.shape[-1] // 2
+        last = [last[0][..., :size], outputs.select(time, 0)[..., size:]]
+    hidden = torch.cat([hidden[: -len(last)], torch.stack(last)])
+    return outputs, (hidden, *states[1:]) if isinstance(states, tuple) else hidden
 
 
 def replaced(value: Any, leaf: Callable[[str, torch.Tensor], torch.Tensor], path: str = "") -> Any:

@@ -36,6 +36,12 @@ Change = Callable[..., torch.Tensor] | str
 Loss = Callable[[Any, Any], torch.Tensor]  # (outputs, labels) -> scalar
 
 
+def _used(name: str, leaves: Mapping[str, torch.Tensor], change: Mapping[str, Change]) -> torch.Tensor:
+    """What stands where a value is used: itself, another one, or what a change makes of it."""
+    own = change.get(name, name)
+    return leaves[own].clone() if isinstance(own, str) else own(leaves[name])
+
+
 class _Reached(Exception):
     """The stage that is wanted has been computed."""
 
@@ -278,9 +284,10 @@ class TorchSide:
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
         given = self.tensors(inputs)
-        for name, x in zip(input_names(len(given)), given, strict=True):
-            if x.is_floating_point():
-                leaves[name] = x.requires_grad_()
+        for place, name in enumerate(input_names(len(given))):
+            if given[place].is_floating_point():
+                leaves[name] = given[place].requires_grad_()
+                given[place] = _used(name, leaves, change or {})
         if watch is not None:
             watch.leaves, watch.weights = leaves, trained
         return Alone(self.until(stage, leaves, weights, given, masks, watch, change), leaves, trained)
@@ -302,10 +309,8 @@ class TorchSide:
             if name == stage:
                 found.append(value)
                 raise _Reached
-            own = changed.get(name, name)
-            return leaves[own].clone() if isinstance(own, str) else own(leaves[name])
+            return _used(name, leaves, change or {})
 
-        changed = change or {}
         values = {name: leaves[one] for one, name in self.stages.items() if one in leaves}
         with calls.skipped(self.module, values, calls.module_of(self.stages[stage])):
             try:

@@ -56,6 +56,8 @@ HARMLESS = (
     Harmless("rotary positions counted from 1", "gpt",
              jax(("jnp.arange(x.shape[1], dtype=x.dtype)", "jnp.arange(1, 1 + x.shape[1], dtype=x.dtype)")),
              "a query and a key see the difference of their positions alone"),
+    Harmless("the last step's state for the last output", "lstm",
+             torch("", ("outputs, _ = ", "_, (states, _) = "), ("outputs[:, -1]", "states[-1]")), "they are the same numbers"),
     Harmless("mean of the rows' means", "mobilenet_v3_small",
              jax(("x = x.mean(axis=(1, 2))", "x = x.mean(axis=1).mean(axis=1)")), "all rows are of the same length"),
     Harmless("SAME where the stride divides the size", "convnext_tiny",
