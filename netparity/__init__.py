@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from netparity.table import Stack as Stack
     from netparity.table import Sum as Sum
     from netparity.table import Transposed as Transposed
-    from netparity.weights import WeightPair as WeightPair
-    from netparity.weights import WeightsComparison as WeightsComparison
-    from netparity.weights import compare_weights as compare_weights
+    from netparity.weights.compare import WeightPair as WeightPair
+    from netparity.weights.compare import WeightsComparison as WeightsComparison
+    from netparity.weights.compare import compare_weights as compare_weights
 
 _HOMES = {
     "AsIs": "netparity.layouts",
@@ -63,12 +63,12 @@ _HOMES = {
     "Stack": "netparity.table",
     "Sum": "netparity.table",
     "Transposed": "netparity.table",
-    "WeightPair": "netparity.weights",
-    "WeightsComparison": "netparity.weights",
+    "WeightPair": "netparity.weights.compare",
+    "WeightsComparison": "netparity.weights.compare",
     "as_python": "netparity.matching",
     "assert_parity": "netparity.comparison",
     "compare": "netparity.comparison",
-    "compare_weights": "netparity.weights",
+    "compare_weights": "netparity.weights.compare",
     "equinox": "netparity.adapters.equinox",
     "finish": "netparity.comparison",
     "full_float32": "netparity.report.environment",

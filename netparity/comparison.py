@@ -11,32 +11,20 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import (
-    arguments,
-    conventions,
-    isolation,
-    jax_side,
-    levels,
-    lockstep,
-    mistakes,
-    optimizer_diagnosis,
-    optimizer_mistakes,
-    prepare,
-    recording,
-    repro,
-    stage,
-    state,
-    torch_side,
-)
+from netparity import arguments, isolation, jax_side, levels, prepare, state, torch_side
 from netparity.adapters.given import JaxNetwork
-from netparity.diagnosis import Diagnosis, describe
+from netparity.diagnosis import conventions, mistakes, repro, stage
+from netparity.diagnosis.diagnose import Diagnosis, describe
 from netparity.layouts import Layout
 from netparity.measure import ParityError
 from netparity.pairs import DTYPES, MODES, Pair
 from netparity.report import document, environment, screen
 from netparity.results import Check, Result, StageResult
 from netparity.table import Entry
-from netparity.training import TorchFactory
+from netparity.training import diagnosis as optimizer_diagnosis
+from netparity.training import lockstep, recording
+from netparity.training import mistakes as optimizer_mistakes
+from netparity.training.steps import TorchFactory
 
 
 @dataclasses.dataclass

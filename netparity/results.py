@@ -187,7 +187,7 @@ class Result:
       steps: of the trajectory.
       images: where they come from, for people.
       diagnosis: the first diverging stage and what explains it, where something differs.
-      advice: how the mistake that was found is mended, where it is a known one (see `netparity.mistakes`).
+      advice: how the mistake that was found is mended, where it is a known one (see `netparity.diagnosis.mistakes`).
       minimum_tolerance: by stage, the smallest ``rtol``, of the stage's largest value, with which both sides' whole
         forward passes in float32 agree up to there.
       faults: score of mistakes that were planted to see whether they are found; empty where none were.

@@ -6,10 +6,10 @@ import math
 import pathlib
 from collections.abc import Iterator
 
-from netparity import checkpoints
 from netparity.command.frame import UsageError
 from netparity.measure import ParityError
-from netparity.weights import WeightPair, WeightsComparison, compare_weights
+from netparity.weights import checkpoints
+from netparity.weights.compare import WeightPair, WeightsComparison, compare_weights
 
 _EQUAL_SHOWN = 20
 
@@ -18,7 +18,7 @@ def run(a: pathlib.Path, b: pathlib.Path, rtol: float, everything: bool) -> int:
     """Prints a table of two checkpoints' arrays, the worst first.
 
     Args:
-      a, b: see `netparity.checkpoints.opened`.
+      a, b: see `netparity.weights.checkpoints.opened`.
       rtol: see `compare_weights`.
       everything: whether all equal ones are listed, too.
 

@@ -67,7 +67,7 @@ def _equal(seen: Any, made: Any, limit: float) -> bool:
 
 
 def others(jax_program: JaxProgram, torch_program: TorchProgram) -> dict[str, Callable[[], str | None]]:
-    """What explains the failures that lie outside the networks, for `netparity.diagnosis.diagnose`.
+    """What explains the failures that lie outside the networks, for `netparity.diagnosis.diagnose.diagnose`.
 
     Returns:
       by stage, a function that names the known mistake, if there is one.

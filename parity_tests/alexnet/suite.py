@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from netparity import bounds, levels, pairs
-from netparity.diagnosis import describe
+from netparity.diagnosis.diagnose import describe
 from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
 from netparity.measure import error

@@ -20,8 +20,8 @@ from jaxalex.training.state import TrainState
 from netparity import bounds
 from netparity.measure import Arrays
 from netparity.results import Check, Trajectory, check
-from netparity.runs import perturbed
-from netparity.training import chaos_ratio, distance
+from netparity.training.runs import perturbed
+from netparity.training.steps import chaos_ratio, distance
 from parity_tests.alexnet.networks import flat, nested, trainable
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from netparity.diagnosis import Diagnosis, diagnose
+from netparity.diagnosis.diagnose import Diagnosis, diagnose
 from parity_tests.alexnet.diagnosis import others
 from parity_tests.faults import probe
 from parity_tests.faults.bench import (

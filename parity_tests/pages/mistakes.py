@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.readme_tables import replaced
 from jaxalex import cli
 from jaxalex.errors import RunError, UsageError
-from netparity.mistakes import MISTAKES, KnownMistake
+from netparity.diagnosis.mistakes import MISTAKES, KnownMistake
 
 Row = Mapping[str, Any]  # one planted mistake, as ``python -m parity_tests.mistakes --json`` writes it
 
@@ -29,7 +29,7 @@ def page(found: Mapping[str, Any]) -> str:
         by_kind.setdefault(row["kind"], []).append(row)
     unknown = [kind for kind in by_kind if kind not in MISTAKES]
     if unknown:
-        raise UsageError(f"netparity/mistakes.py does not know {', '.join(unknown)}")
+        raise UsageError(f"netparity/diagnosis/mistakes.py does not know {', '.join(unknown)}")
     known = [one for one in MISTAKES.values() if one.key in by_kind]
     limits = list(found["totals"]["allclose_passes"])
     parts = [

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from torch import nn
 
 import netparity
-from netparity.conventions import conventions
+from netparity.diagnosis.conventions import conventions
 from netparity.prepare import prepare
 from parity_tests.ports import comparing
 

@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import netparity
-from netparity import ParityError, patterns, variants
-from netparity.mistakes import MISTAKES
-from netparity.variants.variant import Variant
+from netparity import ParityError
+from netparity.diagnosis import patterns, variants
+from netparity.diagnosis.mistakes import MISTAKES
+from netparity.diagnosis.variants.variant import Variant
 from netparity.watching import Call, Watch
 
 

@@ -23,17 +23,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from netparity import table as tables
 from netparity.matching import Inferred, JaxArray, TorchArray, as_python, infer_table
-from netparity.table import (
-    Concatenated,
-    ConvKernel,
-    DenseKernel,
-    NameTable,
-    Part,
-    Reshaped,
-    Same,
-    Sum,
-    Transposed,
-)
+from netparity.table import Concatenated, ConvKernel, DenseKernel, NameTable, Part, Reshaped, Same, Sum, Transposed
 
 RNG = np.random.default_rng(0)
 Shape = tuple[int, ...]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netparity import mistakes
+from netparity.diagnosis import mistakes
 from parity_tests.mistakes import __main__ as command
 from parity_tests.mistakes import planting, score
 from parity_tests.mistakes.catalogue import MISTAKES

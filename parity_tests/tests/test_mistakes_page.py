@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from netparity.mistakes import MISTAKES
+from netparity.diagnosis.mistakes import MISTAKES
 from parity_tests.mistakes.catalogue import MISTAKES as PLANTED
 from parity_tests.pages import mistakes
 
@@ -104,7 +104,7 @@ def test_the_command_writes_the_page_and_between_the_readme_s_markers(found, tmp
     [
         ("{", "not JSON"),
         ("{}", "not what was planted"),
-        ('{"mistakes": [{"kind": "sabotage"}]}', "netparity/mistakes.py does not know sabotage"),
+        ('{"mistakes": [{"kind": "sabotage"}]}', "netparity/diagnosis/mistakes.py does not know sabotage"),
     ],
 )
 def test_what_is_no_result_is_one_line(text, message, tmp_path, capsys):

@@ -14,11 +14,11 @@ import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from netparity import compare, function
-from netparity.mistakes import MISTAKES as MISTAKES_TO_MEND
-from netparity.optimizer_diagnosis import explain, pattern
-from netparity.optimizer_mistakes import key
-from netparity.recording import KEPT, Recorder, Recording, kind_of, options_of
+from netparity.diagnosis.mistakes import MISTAKES as MISTAKES_TO_MEND
 from netparity.table import DenseKernel, Same, Sum
+from netparity.training.diagnosis import explain, pattern
+from netparity.training.mistakes import key
+from netparity.training.recording import KEPT, Recorder, Recording, kind_of, options_of
 
 STEPS, BATCH = 5, 6
 RNG = np.random.default_rng(7)
@@ -51,7 +51,7 @@ def _jax_steps(transformation: Any, start: dict[str, np.ndarray], steps: int) ->
 
 
 def record(transformation: Any, factory: Any, steps: int = STEPS, start: Any = None) -> Recording:
-    """Lets both optimizers step from the same parameters, as `netparity.training` does."""
+    """Lets both optimizers step from the same parameters, as `netparity.training.steps` does."""
     ours = _jax_steps(transformation, start or START, steps)
     parameters = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in (start or START).items()}
     made = factory(list(parameters.values()))
@@ -635,7 +635,7 @@ def test_a_comparison_names_the_mistake():
     assert result.advice == MISTAKES_TO_MEND["adam-epsilon"].mend
 
 
-# What `netparity.mistakes` knows of the mistakes above.
+# What `netparity.diagnosis.mistakes` knows of the mistakes above.
 KEYS = {
     "epsilon in Adam's root": "adam-epsilon",
     "bias in PyTorch": "adam-bias-correction",

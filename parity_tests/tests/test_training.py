@@ -21,9 +21,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from netparity import bounds
 from netparity.measure import Arrays, ParityError
-from netparity.optimizers import SCALED, optax_state, pair, torch_state
 from netparity.results import Check, Trajectory
-from netparity.training import JaxProgram, TorchProgram, distance, train
+from netparity.training.optimizers import SCALED, optax_state, pair, torch_state
+from netparity.training.steps import JaxProgram, TorchProgram, distance, train
 
 RNG = np.random.default_rng(3)
 STEPS, BATCH = 7, 6

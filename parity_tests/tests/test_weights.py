@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from torch import nn
 
 import netparity
-from netparity import checkpoints
 from netparity.command import main
+from netparity.weights import checkpoints
 
 
 def _drawn(*shape, seed=0):

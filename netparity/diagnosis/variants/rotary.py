@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from netparity.variants.variant import Variant, Variants, number
+from netparity.diagnosis.variants.variant import Variant, Variants, number
 from netparity.watching import Call
 
 _BASES = (10_000.0, 500_000.0, 1_000_000.0, 100.0, 1_000.0)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from netparity import graph, jax_side, layouts
+from netparity.diagnosis.stage import Stage
 from netparity.layouts import ChannelsFirst, Flattened, Layout, Regrouped
 from netparity.measure import Arrays
-from netparity.stage import Stage
 
 _SCRIPT = '''"""{title}
 

@@ -14,8 +14,8 @@ import optax
 import torch
 from torch import nn
 
-from netparity import optimizers, recording
 from netparity.measure import Arrays
+from netparity.training import optimizers, recording
 
 TorchFactory = Callable[
     [list[nn.Parameter]], torch.optim.Optimizer | tuple[torch.optim.Optimizer, Callable[[], object]]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, number
+from netparity.diagnosis.variants.variant import Variant, Variants, number
 from netparity.watching import Call
 
 

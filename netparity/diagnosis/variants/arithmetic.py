@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from netparity.variants import rotary
-from netparity.variants.variant import EPSILONS, Variant, Variants, gone, number
+from netparity.diagnosis.variants import rotary
+from netparity.diagnosis.variants.variant import EPSILONS, Variant, Variants, gone, number
 from netparity.watching import Call
 
 _SMALL = 0.02  # a constant below it that is added is taken for an epsilon

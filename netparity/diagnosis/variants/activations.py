@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, gone, number
+from netparity.diagnosis.variants.variant import Variant, Variants, gone, number
 from netparity.watching import Call
 
 _Function = Callable[[torch.Tensor], torch.Tensor]

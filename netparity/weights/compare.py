@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from netparity import weight_layouts
 from netparity.measure import ParityError
-from netparity.weight_layouts import ALIKE, CHUNK, bits
-from netparity.weight_names import certain, kind, likeliest
+from netparity.weights import layouts as weight_layouts
+from netparity.weights.layouts import ALIKE, CHUNK, bits
+from netparity.weights.names import certain, kind, likeliest
 
 Shape = tuple[int, ...]
 

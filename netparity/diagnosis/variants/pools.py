@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, per_axis, sizes
+from netparity.diagnosis.variants.variant import Variant, Variants, per_axis, sizes
 from netparity.watching import Call
 
 _MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from netparity.update_rules import Clip, Rule
+from netparity.training.update_rules import Clip, Rule
 
 CLIP_EPSILON = 1e-6  # of ``torch.nn.utils.clip_grad_norm_``
 
@@ -30,7 +30,7 @@ _OTHER_DECAY = {"coupled": "decoupled", "decoupled": "coupled"}
 _FORMS = {"coupled": "coupled with the gradient (L2)", "decoupled": "decoupled from the gradient"}
 
 
-# By words that a line has all of, the first that fits: the mistake's key in `netparity.mistakes`.
+# By words that a line has all of, the first that fits: the mistake's key in `netparity.diagnosis.mistakes`.
 _KEYS = (
     (("by the norm alone",), "clip-epsilon"),
     (("clip",), "clip-kind"),
@@ -99,7 +99,7 @@ def several(values: np.ndarray) -> str:
 
 
 def key(line: str) -> str:
-    """The key in `netparity.mistakes` of the first mistake that a line names; empty if it has none.
+    """The key in `netparity.diagnosis.mistakes` of the first mistake that a line names; empty if it has none.
 
     >>> key("JAX has epsilon 1e-07 where PyTorch has 1e-08 (Adam); JAX has learning rate 0.02 where PyTorch has 0.01")
     'adam-epsilon'

@@ -1,7 +1,7 @@
 """When something differs: which known mistake, on which side, gives exactly the numbers that were found.
 
-PyTorch's stage is run again in float64, with one of its calls made another way (`netparity.variants`), until it gives
-JAX's numbers: output and every product. What is told is therefore true of both sides, whichever is meant to be right:
+PyTorch's stage is run again in float64, with one of its calls made another way (`netparity.diagnosis.variants`), until
+it gives JAX's numbers: output and every product. What is told is true of both sides, whichever is meant to be right:
 ``JAX has epsilon 1e-06 where PyTorch has 1e-05``. Where a layer of PyTorch's has a forward of its own while its class's
 would agree with JAX, the other way is looked for on PyTorch's side: ``PyTorch: bias left out``.
 """
@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from netparity import calls, insertions, patterns, stage, variants
+from netparity import calls
+from netparity.diagnosis import insertions, patterns, stage, variants
+from netparity.diagnosis.stage import Stage
 from netparity.measure import Arrays, error
 from netparity.pairs import Pair
 from netparity.results import Check, StageResult
-from netparity.stage import Stage
 
 _TOLD = ("dropout", "state")  # levels whose checks say themselves what is wrong
 _NOTES = {"biased": "bn-biased-variance", "momentum": "bn-momentum", "drops": "dropout-shape"}  # by a word of theirs
@@ -35,7 +36,7 @@ class Diagnosis:
 
     Attributes:
       text: ``"JAX has epsilon 1e-06 where PyTorch has 1e-05"``.
-      key: of the mistake in `netparity.mistakes`; empty where it is none that is known.
+      key: of the mistake in `netparity.diagnosis.mistakes`; empty where it is none that is known.
     """
 
     text: str

@@ -14,11 +14,13 @@ import optax
 import torch
 from torch import nn
 
-from netparity import recording, state, training
+from netparity import state
 from netparity.adapters.given import JaxNetwork
 from netparity.measure import Arrays
 from netparity.prepare import Ready
 from netparity.results import Check, Trajectory
+from netparity.training import recording
+from netparity.training import steps as training
 
 
 def train(
@@ -34,11 +36,11 @@ def train(
 
     Args:
       network, ready: the JAX network, and what is known of both.
-      optimizer: optax's, and a function that makes PyTorch's of a list of parameters (see `netparity.training`).
+      optimizer: optax's, and a function that makes PyTorch's of a list of parameters (see `netparity.training.steps`).
       steps: at least 1.
       dtypes: of ``("float64", "float32")``.
       allow: as of `netparity.compare`.
-      recorder: as of `netparity.training.train`.
+      recorder: as of `netparity.training.steps.train`.
     """
     ours, theirs = _jax_program(network, ready), _torch_program(ready, allow)
     return training.train(ours, theirs, optimizer, steps, dtypes, recorder=recorder)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, number, per_axis, sizes
+from netparity.diagnosis.variants.variant import Variant, Variants, number, per_axis, sizes
 from netparity.watching import Call
 
 _CONVOLUTIONS: dict[int, Callable[..., torch.Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

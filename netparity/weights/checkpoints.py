@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from netparity.measure import ParityError
-from netparity.weights import flat
+from netparity.weights.compare import flat
 
 _TORCH = (".pth", ".pt", ".bin")
 _INNER = ("state_dict", "model_state_dict", "model", "params")  # under which training scripts keep the weights

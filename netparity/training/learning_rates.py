@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from netparity.optimizer_mistakes import number
+from netparity.training.mistakes import number
 
 _SAME = 1e-9
 _SHIFTS = (1, 2)

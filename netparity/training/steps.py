@@ -23,10 +23,11 @@ import jax
 import numpy as np
 import optax
 
-from netparity import bounds, optimizers, recording
+from netparity import bounds
 from netparity.measure import Arrays, ParityError, require_same_names
 from netparity.results import Check, Trajectory, check, reported
-from netparity.runs import JaxProgram, JaxRun, Masks, TorchFactory, TorchProgram, TorchRun
+from netparity.training import optimizers, recording
+from netparity.training.runs import JaxProgram, JaxRun, Masks, TorchFactory, TorchProgram, TorchRun
 
 CONTROLS = 3
 

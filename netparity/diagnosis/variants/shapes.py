@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from netparity.variants import dense
-from netparity.variants.variant import Variant, Variants, gone
+from netparity.diagnosis.variants import dense
+from netparity.diagnosis.variants.variant import Variant, Variants, gone
 from netparity.watching import Call
 
 _MOVES = {

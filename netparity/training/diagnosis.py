@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from netparity import bounds, learning_rates, optimizer_mistakes, replay
-from netparity.optimizer_mistakes import Mistake, Value, number
-from netparity.recording import Recording
-from netparity.replay import Judged, Told
-from netparity.update_rules import Rule, deltas
+from netparity import bounds
+from netparity.training import learning_rates, replay
+from netparity.training import mistakes as optimizer_mistakes
+from netparity.training.mistakes import Mistake, Value, number
+from netparity.training.recording import Recording
+from netparity.training.replay import Judged, Told
+from netparity.training.update_rules import Rule, deltas
 
 _SURE = 0.1  # an explanation leaves less than this share of what is wrong without it
 _FEW = 160  # numbers on which mistakes are tried first

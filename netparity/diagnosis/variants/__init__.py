@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from netparity.variants import (
+from netparity.diagnosis.variants import (
     activations,
     arithmetic,
     attention,
@@ -16,8 +16,8 @@ from netparity.variants import (
     recurrent,
     rotary,
     shapes,
-)  # fmt: skip
-from netparity.variants.variant import Variant
+)
+from netparity.diagnosis.variants.variant import Variant
 from netparity.watching import Call
 
 _FAMILIES: dict[str, Callable[[Call], Iterator[Variant]]] = {

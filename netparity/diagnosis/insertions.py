@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from netparity import calls, stage
-from netparity.stage import Stage
+from netparity import calls
+from netparity.diagnosis import stage
+from netparity.diagnosis.stage import Stage
+from netparity.diagnosis.variants import activations
+from netparity.diagnosis.variants.variant import number
 from netparity.torch_side import Change
-from netparity.variants import activations
-from netparity.variants.variant import number
 
 _SIDES = {"jax": "JAX", "torch": "PyTorch"}
 _Made = Callable[[str, str], Any]

@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from netparity.optimizer_mistakes import CLIP_EPSILON, number
-from netparity.recording import Recording, Side
-from netparity.update_rules import Clip, Fed, Rule, deltas
+from netparity.training.mistakes import CLIP_EPSILON, number
+from netparity.training.recording import Recording, Side
+from netparity.training.update_rules import Clip, Fed, Rule, deltas
 
 SAME = 1e-10  # a step is the same to this share of a parameter's largest step
 _ROUNDING = 8 * float(np.finfo(np.float64).eps)  # of the parameters themselves

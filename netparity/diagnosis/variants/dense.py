@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from netparity.variants.variant import Variant, Variants, divisors, number, swapped
+from netparity.diagnosis.variants.variant import Variant, Variants, divisors, number, swapped
 from netparity.watching import Call
 
 

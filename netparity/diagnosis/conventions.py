@@ -12,7 +12,7 @@ from torch import nn
 
 from netparity import calls
 from netparity.adapters.given import JaxNetwork, library_class
-from netparity.convention_rules import Difference, Two, differences
+from netparity.diagnosis.convention_rules import Difference, Two, differences
 from netparity.pairs import Pair
 from netparity.prepare import Ready
 from netparity.results import Convention

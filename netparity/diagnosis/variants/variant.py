@@ -18,7 +18,7 @@ class Variant:
     Attributes:
       what: ``"epsilon"``, or what is done: ``"kernel flipped"``.
       run: gets the call and gives what the other way gives.
-      key: of the mistake in `netparity.mistakes`.
+      key: of the mistake in `netparity.diagnosis.mistakes`.
       now, was: the value in the other way, and the one that PyTorch's call has; empty where there is none.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from netparity.variants.variant import Variant, Variants, number
+from netparity.diagnosis.variants.variant import Variant, Variants, number
 from netparity.watching import Call
 
 _GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}

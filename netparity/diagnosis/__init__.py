@@ -1,0 +1,1 @@
+"""What is said of a difference: conventions, known mistakes, patterns, and a script that shows it."""

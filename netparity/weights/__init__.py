@@ -1,0 +1,1 @@
+"""Two checkpoints compared: names, shapes, layouts, and how far the numbers are apart."""
