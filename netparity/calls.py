@@ -69,10 +69,13 @@ def _with_last(layer: nn.RNNBase, before: Any, after: Any) -> Any:
 
     The last layer's state is the last step of the outputs, and some networks read it there, some here.
     """
+    if not isinstance(after, tuple) or len(after) != 2:
+        return after
     outputs, states = after
     hidden = states[0] if isinstance(states, tuple) else states
     own = before[1][0] if isinstance(before[1], tuple) else before[1]
-    if outputs is before[0] or hidden is not own or not isinstance(outputs, torch.Tensor):
+    arrays = isinstance(outputs, torch.Tensor) and isinstance(hidden, torch.Tensor)  # packed sequences are none
+    if not arrays or outputs is before[0] or hidden is not own:
         return after
     time = 1 if layer.batch_first and outputs.ndim == 3 else 0
     last = [outputs.select(time, -1)]
