@@ -304,7 +304,7 @@ def test_dropouts_of_every_rank(rank: int, kind: type[nn.Module]):
     module = TorchDropped(rank, kind(0.5))
     assert passes(linen(Dropped(rank), x, train=False), module, x) == ["conv", "drop", "head"]
     stage, said = fails(linen(Dropped(rank, rate=0.25), x, train=False), module, x)
-    assert (stage, "JAX: rate 0.25" in said) == ("drop", True)
+    assert (stage, "JAX has dropout rate 0.25 where PyTorch has 0.5" in said) == ("drop", True)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_convolutions(kind: str):
     if wrong is not None:
         stage, said = fails(linen(Convolved(wrong), x), TorchConvolved(conv), x)
         assert stage == "conv"
-        assert ("dilation 1 for 2" in said) == (kind == "dilated")
+        assert ("JAX has dilation 1, padded to the same size, where PyTorch has 2" in said) == (kind == "dilated")
 
 
 class Gated(fnn.Module):

@@ -35,6 +35,7 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
     assert levels == {"shapes", "forward", "gradients", "dropout", "optimizer", "training", "data", "initialisers"}
 
 
+@pytest.mark.slow
 def test_parity_that_fails_exits_with_1_and_names_the_stage(tmp_path, capsys, monkeypatch):
     isolated = pairs.Pair.isolated
 

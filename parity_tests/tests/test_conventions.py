@@ -371,12 +371,6 @@ def test_right_ports_show_nothing(name):
     _require_nothing(name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in comparing.SMALL if name not in ("lenet5", "vit_b_16", "lstm")])
-def test_other_right_ports_show_nothing(name):
-    _require_nothing(name)
-
-
 def _require_nothing(name):
     case = comparing.SMALL[name]
     network = comparing.network(case)

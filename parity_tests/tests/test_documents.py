@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 import netparity
@@ -32,7 +33,7 @@ def test_the_limits_are_the_real_ones():
 
 
 def test_the_guide_s_first_example_is_short_and_passes_and_its_table_is_the_printed_one(capsys):
-    first, table, by_hand = _blocks()
+    first, check, table, by_hand = _blocks()
     assert len([line for line in first.splitlines() if line.strip()]) <= 15
     known: dict[str, Any] = {}
     exec(first, known)
@@ -40,6 +41,9 @@ def test_the_guide_s_first_example_is_short_and_passes_and_its_table_is_the_prin
     assert "network: PASSED" in printed
     guide = (DOCS / "port-your-own.md").read_text()
     assert "\n".join(f"    {line}" for line in printed.splitlines()[2:4]) in guide
+    known["labels"] = np.array([0, 3, 9, 3])
+    exec(check, known)
+    assert known["check"]().passed
     ours = netparity.linen(known["Net"](), known["variables"])
     inferred = netparity.infer_table(ours, known["module"], known["images"])
     printed_table: dict[str, Any] = {}

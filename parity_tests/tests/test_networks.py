@@ -15,7 +15,7 @@ from parity_tests.alexnet.programs import programs
 
 # A quarter of the width takes the same formulations on a CPU: they are chosen by the size of the pictures and by the
 # number of channels, from 16 on.
-WIDTHS = [pytest.param(0.25, id="quarter"), pytest.param(1.0, id="full", marks=pytest.mark.slow)]
+RUNS = [pytest.param(0.25, 30, id="quarter"), pytest.param(1.0, 100, id="full", marks=pytest.mark.slow)]
 
 
 # The paper's network takes a minute to compile in both precisions.
@@ -40,9 +40,9 @@ def test_shapes_forward_and_gradients(model, width, dtypes):
     assert {one.side for one in flips} == ({"jax", "torch"} if "float32" in dtypes else set())
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_hundred_steps_in_float64(width):
-    case, steps = Case("cifar10", width, batch_size=4), 100
+@pytest.mark.parametrize(("width", "steps"), RUNS)
+def test_many_steps_in_float64(width, steps):
+    case = Case("cifar10", width, batch_size=4)
     images = data.load_images().splits.train
     batches = trajectory.batches(images.images[:400], images.labels[:400], 4, steps)
     found, checks = trajectory.run(*programs(case), make_inputs(case).params, batches, ["float64"])
@@ -51,6 +51,7 @@ def test_a_hundred_steps_in_float64(width):
     assert [one for one in checks if not one.passed] == []
 
 
+@pytest.mark.slow
 def test_float32_trajectories_part_no_faster_than_chaos():
     case = Case("cifar10", 1 / 8, num_classes=10)
     images = data.load_images().splits.train
