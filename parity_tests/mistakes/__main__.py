@@ -37,6 +37,7 @@ def _main(argv: Sequence[str] | None) -> None:
         raise UsageError(f"--seeds must be at least 0 and at most 1000, not {args.seeds}")
     files.check_output("--json", args.json)
     settings.start_jax()
+    from netparity.report.environment import environment
     from parity_tests.mistakes import score
     from parity_tests.mistakes.catalogue import MISTAKES
     from parity_tests.mistakes.networks import NETWORKS
@@ -53,6 +54,7 @@ def _main(argv: Sequence[str] | None) -> None:
     _progress("")
     print(score.summary(found), flush=True)
     if args.json:
+        found["environment"] = environment()
         files.write_whole(args.json, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     if found["totals"]["caught"] < found["totals"]["planted"] or found["totals"]["wrong"] or found["right"]["refused"]:
         raise RunError("a mistake was missed or told wrongly, or a right network refused")

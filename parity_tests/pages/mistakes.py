@@ -58,10 +58,13 @@ def summary(found: Mapping[str, Any]) -> str:
     passes = ", ".join(f"{count} at {float(limit):g}" for limit, count in totals["allclose_passes"].items())
     kinds = len({row["kind"] for row in found["mistakes"]})
     wrong = f", {totals['wrong']} named wrongly" if totals["wrong"] else ", none named wrongly"
+    env = found["environment"]
+    versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("jax", "flax", "torch"))
     return (
         f"{planted} mistakes of {kinds} kinds planted: {totals['caught']} caught, {totals['located']} located at "
         f"their stage, {totals['right']} named{wrong}; {len(right['refused'])} of {right['networks']} right networks "
-        f"refused. `assert_allclose` on the logits would have passed {passes}."
+        f"refused. `assert_allclose` on the logits would have passed {passes}. "
+        f"{env['cpu']}, {env['cores']} cores; {versions}."
     )
 
 

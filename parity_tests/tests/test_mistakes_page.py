@@ -29,6 +29,7 @@ def found():
             "planted": 3, "caught": 3, "located": 3, "right": 2, "wrong": 0, "none": 1,
             "allclose_passes": {"1e-05": 2, "0.001": 1, "0.1": 1},
         },
+        "environment": {"cpu": "A processor", "cores": 2, "versions": {"jax": "1", "flax": "2", "torch": "3"}},
         "right": {"networks": 4, "refused": []},
         "harmless": [{"name": "a bias before it", "network": "vgg", "why": "it is taken off", "passed": True,
                       "diagnosis": None}],
@@ -80,7 +81,8 @@ def test_networks_are_counted_and_what_changes_nothing_is_told(found):
 def test_the_totals_in_two_sentences(found):
     assert mistakes.summary(found) == (
         "3 mistakes of 2 kinds planted: 3 caught, 3 located at their stage, 2 named, none named wrongly; 0 of 4 right "
-        "networks refused. `assert_allclose` on the logits would have passed 2 at 1e-05, 1 at 0.001, 1 at 0.1."
+        "networks refused. `assert_allclose` on the logits would have passed 2 at 1e-05, 1 at 0.001, 1 at 0.1. "
+        "A processor, 2 cores; jax 1, flax 2, torch 3."
     )
 
 
