@@ -249,6 +249,7 @@ def test_not_finite_exits_with_one(tmp_path, capsys) -> None:
     assert re.search(r"error: the loss is (nan|inf) at step \d+ of 36 \(epoch 1 of 8\)", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_the_paper_network_sees_the_images_enlarged(tmp_path, capsys) -> None:
     flags = ["--model", "paper", "--dataset", "digits", "--limit-train", "8", "--limit-eval", "3", "--batch-size", "4"]
     workdir = tmp_path / "run"
@@ -302,6 +303,7 @@ def test_auto_says_that_it_is_not_cifar10(tmp_path, capsys) -> None:
     assert json.loads((workdir / "summary.json").read_text())["dataset"] == "digits"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("JAXALEX_DATA_DIR" not in os.environ, reason="needs CIFAR-10 in JAXALEX_DATA_DIR")
 def test_the_real_cifar10(tmp_path, capsys) -> None:
     flags = ["--dataset", "cifar10", "--width", "0.1", "--limit-train", "960", "--limit-eval", "250"]

@@ -60,6 +60,7 @@ def test_off_and_a_folder_of_ones_own(tmp_path) -> None:
     assert _loss(tmp_path / "a") == _loss(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_is_a_note_only(tmp_path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")

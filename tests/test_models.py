@@ -115,7 +115,8 @@ def test_capture_names_every_intermediate_in_order() -> None:
     np.testing.assert_array_equal(logits, seen["fc3"])
 
 
-@pytest.mark.parametrize("name", ["cifar10", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10", "paper"])
 def test_the_faster_order_is_the_same_function(name: str) -> None:
     """Without capture ReLU comes after pooling: same logits, same gradients, dropout included."""
     model = models.build(name, width=0.05)

@@ -226,8 +226,11 @@ def test_help_loads_no_framework(tmp_path):
 @pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
 def test_a_signal_ends_it_at_once(tmp_path, number, code, said):
     (tmp_path / "slow.py").write_text("import time\ndef f():\n    print('begun', flush=True)\n    time.sleep(60)\n")
-    run = _started(tmp_path, "-m", "netparity", "check", "slow.py:f", stdout=subprocess.PIPE)
-    assert run.stdout.readline() == "begun\n"
-    run.send_signal(number)
-    _, error = run.communicate(timeout=30)
+    # A process that was started in the background of a script ignores Ctrl-C, and so would its children.
+    begin = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    begin += "sys.argv[0] = 'netparity'; runpy.run_module('netparity', run_name='__main__', alter_sys=True)"
+    with _started(tmp_path, "-c", begin, "check", "slow.py:f", stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(number)
+        _, error = run.communicate(timeout=30)
     assert (run.returncode, error) == (code, f"error: stopped by {said}\n")

@@ -116,6 +116,7 @@ def test_results_that_cannot_be_written(tmp_path, unbroken) -> None:
     assert_same(run, unbroken)
 
 
+@pytest.mark.slow
 def test_a_workdir_that_cannot_be_made(tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "run", tmp_path / ("x" * 300), pathlib.Path("/dev/null")):

@@ -111,6 +111,7 @@ def _alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_alarm")
 def test_command_lines_in_one_process(place, capsys) -> None:
     before, codes = _written(place), []

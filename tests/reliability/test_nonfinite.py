@@ -81,6 +81,7 @@ def test_skipped_steps_change_nothing_and_are_counted(levels, at_once, monkeypat
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, state.opt_state)))
 
 
+@pytest.mark.slow
 def test_skipping_a_run_through_shows_the_count(tmp_path, capsys, monkeypatch) -> None:
     """One white picture among the real ones, for a network whose logits are then NaN."""
     from jaxalex import evaluate, models
@@ -112,6 +113,7 @@ def test_skipping_a_run_through_shows_the_count(tmp_path, capsys, monkeypatch) -
     assert re.search(r"loss is nan at step \d+ of 12 \(epoch 1 of 2\), learning rate 0\.01: ", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_far_too_high(tmp_path, capsys) -> None:
     run = tmp_path / "run"
     assert train.main([*SMALL, "--num-epochs", "1", "--learning-rate", "1e30", "--workdir", str(run)]) == 1
@@ -127,6 +129,7 @@ def test_a_rate_that_is_far_too_high(tmp_path, capsys) -> None:
     assert "learning rate 1e+30: try a lower --learning-rate, or another --init (" in error
 
 
+@pytest.mark.slow
 def test_a_weight_decay_that_is_far_too_high(tmp_path, capsys) -> None:
     flags = [*SMALL, "--num-epochs", "1", "--weight-decay", "1e30", "--workdir", str(tmp_path / "run")]
     assert train.main(flags) == 1

@@ -78,6 +78,7 @@ def test_settings_that_make_no_sense(copy, capsys) -> None:
     assert "was computed under other settings of JAX: ['x64'] then\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_flags_of_xla_are_told(copy, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     run = copy()
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
@@ -103,7 +104,7 @@ def test_an_evaluation_is_the_same_under_all(name, value, unbroken, change, caps
     assert expected.err == ""
 
 
-@pytest.mark.parametrize("name", ["jax_debug_nans", pytest.param("jax_debug_infs", marks=_SLOW)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_SLOW) for name in ("jax_debug_nans", "jax_debug_infs")])
 def test_a_search_for_bad_numbers_names_the_step(name, tmp_path, change, capsys) -> None:
     change(name, True)
     flags = [*SMALL, "--num-epochs", "1", "--learning-rate", "1e30"]

@@ -211,6 +211,7 @@ def test_fewer_epochs_than_were_trained(copy, capsys) -> None:
     assert strange.content(run) == before
 
 
+@pytest.mark.slow
 def test_another_width(copy, capsys) -> None:
     run = copy()
     _edit(run, width=0.1)

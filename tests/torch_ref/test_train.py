@@ -224,8 +224,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
 def test_signals_stop_a_run_with_their_exit_codes(tmp_path):
     def start(name: str) -> subprocess.Popen[str]:
         run = [*TINY, "--num-epochs", "100000", "--workdir", str(tmp_path / name)]
-        # A process that was started in the background of a script ignores Ctrl-C, and so would its children.
+        # A process that was started in the background of a script ignores Ctrl-C, and a closed terminal if it was
+        # started by nohup, and so would its children.
         code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        code += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         code += "from torch_ref import cli, train; cli.run_as_command(train.main)"
         command = [sys.executable, "-c", code, *run]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
