@@ -139,7 +139,7 @@ def test_help_is_instant():
 
 @pytest.fixture(scope="module")
 def scored() -> dict[str, Any]:
-    return score.score(MISTAKES, list(NETWORKS.values()), seeds=3)
+    return score.score(MISTAKES, list(NETWORKS.values()), seeds=1)  # docs/mistakes.json has three
 
 
 def _told(rows: list[dict[str, Any]]) -> str:
