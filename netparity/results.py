@@ -9,6 +9,8 @@ from typing import Any
 
 from netparity import bounds
 
+# What a diagnosis says before a known mistake.
+VANISHES = "the difference vanishes under: "
 # What a check of shapes says of the stages after one that PyTorch cannot go on from.
 NEVER_REACHED = "PyTorch never gets there"
 

@@ -47,6 +47,23 @@ class _Reached(Exception):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Leaves:
+    """What a network is fed, as PyTorch's tensors. A network that is run does not change them.
+
+    Attributes:
+      values: what stands for the stages' values, and the floating inputs, by name, with gradients.
+      trained: the parameters by PyTorch's names, with gradients.
+      weights: the same and the buffers.
+      inputs: of the network.
+    """
+
+    values: dict[str, torch.Tensor]
+    trained: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
+    inputs: list[torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Alone:
     """One stage in isolation, as PyTorch's tensors.
 
@@ -243,28 +260,30 @@ class TorchSide:
         self, arrays: Arrays, inputs: Inputs, fed: Arrays, masks: Arrays | None
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Every stage's output when fed; what it was fed and the inputs, both with gradients; and the parameters."""
-        leaves = {name: self._to_torch(name, value).requires_grad_() for name, value in fed.items()}
+        leaves = self.leaves(arrays, inputs, fed)
         seen: dict[str, torch.Tensor] = {}
 
         def tap(name: str, value: torch.Tensor) -> torch.Tensor:
             seen[name] = value
-            return leaves[name].clone()
+            return leaves.values[name].clone()
 
+        self._call(leaves.weights, leaves.inputs, tap, masks)
+        return seen, leaves.values, leaves.trained
+
+    def leaves(self, arrays: Arrays, inputs: Inputs, fed: Arrays) -> Leaves:
+        """What the network is fed, as tensors; see `isolated`."""
+        values = {name: self._to_torch(name, value).requires_grad_() for name, value in fed.items()}
         weights = self._weights(arrays)
         trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
         given = self.tensors(inputs)
-        for name, x in zip(input_names(len(given)), given, strict=True):
-            if x.is_floating_point():
-                leaves[name] = x.requires_grad_()
-        self._call(weights, given, tap, masks)
-        return seen, leaves, trained
+        named = zip(input_names(len(given)), given, strict=True)
+        values |= {name: x.requires_grad_() for name, x in named if x.is_floating_point()}
+        return Leaves(values, trained, weights, given)
 
     def alone(
         self,
         stage: str,
-        arrays: Arrays,
-        inputs: Inputs,
-        fed: Arrays,
+        leaves: Leaves,
         masks: Arrays | None = None,
         watch: Watch | None = None,
         change: Mapping[str, Change] | None = None,
@@ -273,24 +292,23 @@ class TorchSide:
 
         Args:
           stage: of `stages`.
-          arrays, inputs, fed, masks: as of `isolated`; ``fed`` may end with the stage.
+          leaves: what the network is fed; nothing is needed for the stage itself and for those after it.
+          masks: as of `isolated`.
           watch: entered around the call.
           change: by name of a stage, what is done with its value where it is used, or whose value is used instead.
 
         Raises:
           ParityError: if the network ends before the stage.
         """
-        leaves = {name: self._to_torch(name, value).requires_grad_() for name, value in fed.items()}
-        weights = self._weights(arrays)
-        trained = {name: weights[name].requires_grad_() for name, _ in self._parameters() if name in weights}
-        given = self.tensors(inputs)
-        for place, name in enumerate(input_names(len(given))):
-            if given[place].is_floating_point():
-                leaves[name] = given[place].requires_grad_()
-                given[place] = _used(name, leaves, change or {})
+        names = input_names(len(leaves.inputs))
+        given = [
+            _used(name, leaves.values, change or {}) if name in leaves.values else x
+            for name, x in zip(names, leaves.inputs, strict=True)
+        ]
         if watch is not None:
-            watch.leaves, watch.weights = leaves, trained
-        return Alone(self.until(stage, leaves, weights, given, masks, watch, change), leaves, trained)
+            watch.leaves, watch.weights = leaves.values, leaves.trained
+        output = self.until(stage, leaves.values, leaves.weights, given, masks, watch, change)
+        return Alone(output, leaves.values, leaves.trained)
 
     def until(
         self,
@@ -359,12 +377,19 @@ class TorchSide:
             self.to_common(kept) if kept else {},
         )
 
-    def loss_alone(self, arrays: Arrays, inputs: Inputs, labels: Any, masks: Arrays | None, watch: Watch) -> float:
-        """The loss of the network's outputs, itself computed inside ``watch``."""
+    def losses(
+        self, arrays: Arrays, inputs: Inputs, labels: Any, masks: Arrays | None
+    ) -> Callable[[contextlib.AbstractContextManager[Any]], float]:
+        """Runs the network once; what is returned computes the loss of its outputs inside a context."""
         with torch.no_grad():
             outputs = self._call(self._weights(arrays), self.tensors(inputs), lambda name, value: value, masks)
-            with watch:
-                return float(self.loss(outputs, self._labels(labels)))
+        wanted = self._labels(labels)
+
+        def loss(watch: contextlib.AbstractContextManager[Any]) -> float:
+            with torch.no_grad(), watch:
+                return float(self.loss(outputs, wanted))
+
+        return loss
 
     def choices(self, forward: Mapping[str, np.ndarray], parents: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
         """What every ReLU and max-pooling chooses, given either side's values: signs and maxima, by stage."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from netparity.diagnosis.variants.variant import Pads, same
+
 Shape = tuple[int, ...]
-Sides = tuple[tuple[int, int], ...]  # by axis, how much is added before and after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _strides(two: Two) -> Iterator[Difference]:
             yield Difference(what, _shown(ours), _shown(theirs))
 
 
-def _read(padding: Sides, sizes: Shape, theirs: _ConvNd) -> list[tuple[int, int]]:
+def _read(padding: Pads, sizes: Shape, theirs: _ConvNd) -> list[tuple[int, int]]:
     """By axis, where the first window begins and how many there are: what is added behind the last is never read."""
     return [
         (low, (n + low + high - d * (k - 1) - 1) // s)
@@ -176,7 +177,7 @@ def _read(padding: Sides, sizes: Shape, theirs: _ConvNd) -> list[tuple[int, int]
     ]
 
 
-def _jax_padding(two: Two, rank: int) -> tuple[Sides | None, str]:
+def _jax_padding(two: Two, rank: int) -> tuple[Pads | None, str]:
     """What is added, and with what; None where it is not known."""
     given, mode = two.ours.get("padding"), str(two.ours.get("padding_mode", "zeros")).lower()
     if not isinstance(given, str):
@@ -195,17 +196,7 @@ def _jax_padding(two: Two, rank: int) -> tuple[Sides | None, str]:
     return same(two.given[-rank:], windows, two.theirs.stride, lower=name == "SAME_LOWER"), mode
 
 
-def same(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int], lower: bool = False) -> Sides:
-    """What ``"SAME"`` adds: half before and half after, the odd one after (``lower``: before).
-
-    >>> same((8,), (3,), (2,)), same((7,), (3,), (2,))
-    (((0, 1),), ((1, 1),))
-    """
-    totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(sizes, windows, strides, strict=True)]
-    return tuple(((t + lower) // 2, t - (t + lower) // 2) for t in totals)
-
-
-def _torch_padding(module: _ConvNd) -> Sides:
+def _torch_padding(module: _ConvNd) -> Pads:
     if module.padding == "same":
         totals = [d * (k - 1) for k, d in zip(module.kernel_size, module.dilation, strict=True)]
         return tuple((t // 2, t - t // 2) for t in totals)
@@ -214,7 +205,7 @@ def _torch_padding(module: _ConvNd) -> Sides:
     return tuple((int(p), int(p)) for p in module.padding)
 
 
-def sides(padding: Any, rank: int) -> Sides | None:
+def sides(padding: Any, rank: int) -> Pads | None:
     """Padding as numbers or pairs, before and after by axis; None if it is neither.
 
     >>> sides(1, 2), sides((0, (1, 2)), 2)
@@ -243,7 +234,7 @@ def _transposed_in_flax(two: Two) -> Iterator[Difference]:
     wanted = tuple((k - 1 - low, k - 1 - high + more) for k, (low, high), more in added)
     given = two.ours.get("padding")
     if given in ("SAME", "VALID"):
-        made: Sides | None = tuple(_stretched(k, s, given) for k, s in zip(windows, theirs.stride, strict=True))
+        made: Pads | None = tuple(_stretched(k, s, given) for k, s in zip(windows, theirs.stride, strict=True))
     else:
         made = None if isinstance(given, str) else sides(given, rank)
     if made is not None and made != wanted:
@@ -369,7 +360,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _padding(said: Any, made: Sides) -> str:
+def _padding(said: Any, made: Pads) -> str:
     """What is written, and what that adds if it is a word."""
     return f"{said!r}: {_shown(made)}" if isinstance(said, str) else _shown(made)
 

@@ -9,38 +9,24 @@ would agree with JAX, the other way is looked for on PyTorch's side: ``PyTorch: 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from netparity import calls
 from netparity.diagnosis import insertions, patterns, stage, variants
-from netparity.diagnosis.stage import Stage
+from netparity.diagnosis.stage import UNFIT, Diagnosis, Stage
+from netparity.diagnosis.variants.variant import SIDES
 from netparity.measure import Arrays, error
 from netparity.pairs import Pair
-from netparity.results import Check, StageResult
+from netparity.results import VANISHES, Check, StageResult
 
 _TOLD = ("dropout", "state")  # levels whose checks say themselves what is wrong
 _NOTES = {"biased": "bn-biased-variance", "momentum": "bn-momentum", "drops": "dropout-shape"}  # by a word of theirs
 _MANY = 8  # calls that may all be made another way
-_SIDES = {"jax": "JAX", "torch": "PyTorch"}
 
 # By stage that is none of the networks' own, such as an optimizer: names the known mistake that explains it, if any.
 Others = Mapping[str, Callable[[], str | None]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
-    """What explains a difference.
-
-    Attributes:
-      text: ``"JAX has epsilon 1e-06 where PyTorch has 1e-05"``.
-      key: of the mistake in `netparity.diagnosis.mistakes`; empty where it is none that is known.
-    """
-
-    text: str
-    key: str = ""
 
 
 def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = None) -> Diagnosis | None:
@@ -54,37 +40,45 @@ def diagnose(failure: StageResult | Check, pair: Pair, others: Others | None = N
     Returns:
       None where no known mistake explains it.
     """
+    return _explained(failure, pair, others)[0]
+
+
+def _explained(
+    failure: StageResult | Check, pair: Pair, others: Others | None
+) -> tuple[Diagnosis | None, Stage | None]:
+    """What explains a failure, and the stage as it was tried on, if it was."""
     if isinstance(failure, StageResult) and failure.float64_passed:
-        return _coarse(failure)
+        return _coarse(failure), None
     level = failure.level if isinstance(failure, Check) else None
     if level in _TOLD:
-        return None
+        return None, None
     evaluation = level == "forward" or (isinstance(failure, StageResult) and failure.mode == "evaluation")
     if evaluation and failure.stage in pair.jax.dropouts:
-        return _evaluation_dropout(failure.stage, pair)
+        return _evaluation_dropout(failure.stage, pair), None
     if failure.stage in pair.torch.stages:
-        mode = failure.mode if isinstance(failure, StageResult) else "training"
-        return (
-            _shapes(failure.stage, pair) if level == "shapes" else _layer(stage.of_failure(pair, failure.stage, mode))
-        )
+        if level == "shapes":
+            return _shapes(failure.stage, pair), None
+        one = stage.of_failure(pair, failure.stage, failure.mode if isinstance(failure, StageResult) else "training")
+        return _layer(one), one
     if failure.stage == "loss":
-        return _loss(pair)
+        return _loss(pair), None
     text = others[failure.stage]() if others and failure.stage in others else None
-    return None if text is None else Diagnosis(text)
+    return None if text is None else Diagnosis(text), None
 
 
 def describe(failure: StageResult | Check, pair: Pair, others: Others | None = None) -> Diagnosis:
     """One line: the first diverging stage, and the known mistake under which the difference vanishes."""
-    found = diagnose(failure, pair, others)
+    found, one = _explained(failure, pair, others)
     what = failure.quantity if isinstance(failure, StageResult) else failure.name
     what += ", in evaluation" if isinstance(failure, StageResult) and failure.mode == "evaluation" else ""
     key = ""
     if found is not None:
-        said, key = f"the difference vanishes under: {found.text}", found.key
+        said, key = f"{VANISHES}{found.text}", found.key
     elif isinstance(failure, Check) and failure.level in _TOLD and failure.note:
         said, key = failure.note, next((key for word, key in _NOTES.items() if word in failure.note), "")
     else:
-        said = f"no known mistake explains it{_pattern(failure, pair)}"
+        said = "no known mistake explains it"
+        said += _pattern(failure, one) if isinstance(failure, StageResult) and one is not None else ""
     return Diagnosis(f"first diverging stage: {failure.stage} ({what}); {said}", key)
 
 
@@ -102,11 +96,11 @@ def _layer(one: Stage) -> Diagnosis | None:
         return found
     for path in dict.fromkeys((one.path, "")):  # the stage's own layer; else what is before it, too
         with calls.own_forwards(one.pair.torch.module, path) as any_own:
-            if any_own and _fits_plain(one):
-                found = _altered(one, "torch") or insertions.added(one, "torch", Diagnosis)
+            if any_own and _fits(one, {}, one.found["jax"]):
+                found = _altered(one, "torch") or insertions.added(one, "torch")
                 return found or _cut(one)
     found = _altered(one, "jax")
-    return found or insertions.added(one, "jax", Diagnosis) or _cut(one)
+    return found or insertions.added(one, "jax") or _cut(one)
 
 
 def _cut(one: Stage) -> Diagnosis | None:
@@ -118,14 +112,8 @@ def _cut(one: Stage) -> Diagnosis | None:
         quantity = one.quantity(name)
         zero = [side for side in ("jax", "torch") if not one.found[side][quantity].any()]
         if len(zero) == 1:
-            return Diagnosis(f"{_SIDES[zero[0]]}: no gradient to {name}", "gradient-cut")
+            return Diagnosis(f"{SIDES[zero[0]]}: no gradient to {name}", "gradient-cut")
     return None
-
-
-def _fits_plain(one: Stage) -> bool:
-    with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError):
-        return one.fits(one.run(), one.found["jax"])
-    return False
 
 
 def _altered(one: Stage, side: str) -> Diagnosis | None:
@@ -150,7 +138,7 @@ def _altered(one: Stage, side: str) -> Diagnosis | None:
 
 def _fits(one: Stage, runs: Mapping[int, Callable[..., object]], wanted: Arrays) -> bool:
     """Whether the stage gives these numbers with some of its calls made another way."""
-    with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+    with contextlib.suppress(*UNFIT):
         return one.fits(one.run(stage.Watch(runs)), wanted)
     return False
 
@@ -166,20 +154,20 @@ def _alike(made: Sequence[stage.Call]) -> list[list[stage.Call]]:
 
 def _of(call: stage.Call) -> Iterator[variants.Variant]:
     """The variants of a call; fewer where one cannot be made of its arguments."""
-    with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+    with contextlib.suppress(*UNFIT):
         yield from variants.of(call)
 
 
 def _dropout(one: Stage) -> Diagnosis | None:
     """Of a dropout, PyTorch's mask is JAX's: what may differ is the scale, or whether it drops at all."""
-    mask = one.pair.masks("float64").get(one.name)
+    mask = (one.masks or {}).get(one.name)
     if mask is None or "torch" not in one.found:
         return None
-    given, found = list(one.given().values()), {side: seen["output"] for side, seen in one.found.items()}
+    given, found = list(one.given.values()), {side: seen["output"] for side, seen in one.found.items()}
     if len(given) == 1 and given[0].shape == mask.shape:
         for side, output in found.items():
             if error(output, given[0]).max <= stage.SAME:
-                return Diagnosis(f"{_SIDES[side]}: dropout left out", "dropout-mode")
+                return Diagnosis(f"{SIDES[side]}: dropout left out", "dropout-mode")
     ratio = float(np.vdot(found["torch"], found["jax"]) / np.vdot(found["torch"], found["torch"]))
     if not ratio > 0 or error(found["jax"], ratio * found["torch"]).max > stage.SAME:
         return None
@@ -187,7 +175,7 @@ def _dropout(one: Stage) -> Diagnosis | None:
     scales = {"jax": ratio * torch_scale, "torch": torch_scale}
     for side, scale in scales.items():
         if abs(scale - 1) <= stage.SAME:
-            return Diagnosis(f"{_SIDES[side]}: what dropout keeps is not scaled", "dropout-scale")
+            return Diagnosis(f"{SIDES[side]}: what dropout keeps is not scaled", "dropout-scale")
     rates = {side: f"{1 - 1 / scale:.4g}" for side, scale in scales.items()}
     return Diagnosis(f"JAX has dropout rate {rates['jax']} where PyTorch has {rates['torch']}", "dropout-rate")
 
@@ -220,23 +208,20 @@ def _loss(pair: Pair) -> Diagnosis | None:
     def fits(value: float) -> bool:
         return abs(value - ours) <= stage.SAME * abs(ours)
 
+    loss = pair.torch.losses(pair.params_as("float64"), pair.inputs_as("float64"), pair.labels_as("float64"), masks)
     made = stage.Watch(note=True)
-    pair.torch.loss_alone(pair.params_as("float64"), pair.inputs_as("float64"), pair.labels_as("float64"), masks, made)
+    loss(made)
     for call in sorted(made.calls, key=lambda call: not variants.special(call)):
         for variant in _of(call):
-            args = pair.params_as("float64"), pair.inputs_as("float64"), pair.labels_as("float64"), masks
-            with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-                if fits(pair.torch.loss_alone(*args, stage.altered(call, variant.run))):
+            with contextlib.suppress(*UNFIT):
+                if fits(loss(stage.altered(call, variant.run))):
                     return Diagnosis(variant.told("jax"), variant.key)
     return None
 
 
-def _pattern(failure: StageResult | Check, pair: Pair) -> str:
+def _pattern(failure: StageResult, one: Stage) -> str:
     """What is seen of a difference that no known mistake explains, for people; empty where nothing is."""
-    if not isinstance(failure, StageResult) or failure.stage not in pair.torch.stages:
-        return ""
-    one = stage.of_failure(pair, failure.stage, failure.mode)
-    ours, theirs = (one.found[side].get(failure.quantity) for side in _SIDES)
+    ours, theirs = (one.found[side].get(failure.quantity) for side in SIDES)
     if ours is None or theirs is None:
         return ""
     seen = patterns.relation(ours, theirs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,41 +14,31 @@ from torch.nn import functional as F
 
 from netparity import calls
 from netparity.diagnosis import stage
-from netparity.diagnosis.stage import Stage
+from netparity.diagnosis.stage import UNFIT, Diagnosis, Stage
 from netparity.diagnosis.variants import activations
-from netparity.diagnosis.variants.variant import number
+from netparity.diagnosis.variants.variant import SIDES, number
 from netparity.torch_side import Change
 
-_SIDES = {"jax": "JAX", "torch": "PyTorch"}
-_Made = Callable[[str, str], Any]
+_Attempts = Iterator[tuple[str, str, Callable[..., stage.Alone]]]  # a text, a mistake's key, and what runs the stage
 
 
-def added(one: Stage, side: str, made: _Made) -> Any | None:
+def added(one: Stage, side: str) -> Diagnosis | None:
     """What a side has more than PyTorch's stage as it is computed here.
 
     Args:
       one: the stage.
-      side: whose numbers are looked for.
-      made: gets a text and the key of a mistake.
-
-    Returns:
-      what ``made`` gave; None where nothing fits.
+      side: ``"jax"`` or ``"torch"``: whose numbers are looked for.
     """
     wanted = one.found.get(side)
     if wanted is None:
         return None
-    tries: list[Iterator[tuple[str, str, Callable[..., stage.Alone]]]] = [
-        _skips(one), _unused(one), _after(one), _before(one), _moved(one), _exchanged(one), _halves(one),
-    ]  # fmt: skip
-    for attempts in tries:
-        for text, key, run in attempts:
-            with contextlib.suppress(RuntimeError, ValueError, TypeError, IndexError):
+    other = SIDES["torch" if side == "jax" else "jax"]
+    for attempts in (_skips, _unused, _after, _before, _moved, _exchanged, _halves):
+        for text, key, run in attempts(one):
+            with contextlib.suppress(*UNFIT):
                 if one.fits(run(), wanted):
-                    return made(text.format(me=_SIDES[side], other=_SIDES["torch" if side == "jax" else "jax"]), key)
+                    return Diagnosis(text.format(me=SIDES[side], other=other), key)
     return None
-
-
-_Attempts = Iterator[tuple[str, str, Callable[..., stage.Alone]]]
 
 
 def _with(alone: stage.Alone, change: Callable[..., torch.Tensor]) -> stage.Alone:
@@ -67,7 +57,7 @@ def _skips(one: Stage) -> _Attempts:
         for call in made:
             if call.args and isinstance(call.args[0], torch.Tensor):
                 yield said, "skip", lambda c=call, p=parent: one.run(_adding(c, p))
-                for text, factor in _sizes(one.given().get(parent)).items():
+                for text, factor in _sizes(one.given.get(parent)).items():
                     more = f"{said} (times {text})"
                     yield more, "skip", lambda c=call, p=parent, f=factor: one.run(_adding(c, p, f))
             if call.name == "add":
@@ -174,10 +164,10 @@ def _before(one: Stage) -> _Attempts:
         where = f"before it, on {parent}"
         for name, function, key in activations.after(where):
             yield f"{{me}}: {name}", key, lambda p=parent, f=function: one.run(None, {p: f})
-        for said, factor in _sizes(one.given().get(parent)).items():
+        for said, factor in _sizes(one.given.get(parent)).items():
             text = f"{{me}}: a factor of {said} = {number(factor)} before it, on {parent}"
             yield text, "embedding-scale", lambda p=parent, f=factor: one.run(None, {p: lambda x, f=f: x * f})
-        for axis in range(1, one.given()[parent].ndim) if parent in one.given() else ():
+        for axis in range(1, one.given[parent].ndim) if parent in one.given else ():
             said = f"{{me}}: {parent} with axis {axis} of PyTorch's layout reversed"
             key = "channel-order" if axis == 1 else ""
             yield (
@@ -205,7 +195,7 @@ def _sizes(x: np.ndarray | None) -> dict[str, float]:
 
 def _exchanged(one: Stage) -> _Attempts:
     """Two of the things that it is computed from, each in the other's place."""
-    shapes = {name: value.shape for name, value in one.given().items()}
+    shapes = {name: value.shape for name, value in one.given.items()}
     for a, b in itertools.combinations([name for name in one.parents if name in shapes], 2):
         if shapes[a] == shapes[b]:
             yield f"{{me}}: {a} and {b} exchanged", "gate-order", lambda a=a, b=b: one.run(None, {a: b, b: a})
@@ -241,14 +231,23 @@ def _earlier(act: stage.Call, other: stage.Call, place: int) -> stage.Watch:
 
 def _halves(one: Stage) -> _Attempts:
     """Rotary positions on pairs that lie beside one another, or half a head apart."""
-    for parents in stage.by_parent(one.parents):
+    for parents in _by_parent(one.parents):
         for said, change in _rotary(one, parents[0]):
             text = f"{{me}}: rotary positions {said} of {' and '.join(parents)}"
             yield text, "rope", lambda ps=parents, f=change: one.run(None, _all(ps, f))
 
 
+def _by_parent(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each of a stage's parents alone, and the first two together, as queries and keys come.
+
+    >>> _by_parent(["q", "k", "v"])
+    [('q', 'k'), ('q',), ('k',), ('v',)]
+    """
+    return [*([tuple(names[:2])] if len(names) > 2 else []), *((name,) for name in names)]
+
+
 def _rotary(one: Stage, parent: str) -> Iterator[tuple[str, Change]]:
-    given = one.given().get(parent)
+    given = one.given.get(parent)
     if given is None or given.ndim < 3:
         return
     width = given.shape[-1]

@@ -117,8 +117,8 @@ def write(one: Stage, folder: pathlib.Path, title: str) -> pathlib.Path:
     files = {"jax_file": "jax_stage.bin", "arrays_file": "arrays.npz"}
     arrays, exported, jaxpr, jax_arguments, quantities = _jax(one)
     code, constants, torch_arguments = _torch(one)
-    given = one.given()
-    for name, value in {**one.before(), **given}.items():
+    given = one.given
+    for name, value in {**one.before, **given}.items():
         arrays[f"torch/{name}"] = np.ascontiguousarray(_layout(one, name, value.ndim).to_torch(value))
     for name, value in one.pair.torch.from_common(one.pair.params_as("float64")).items():
         arrays[f"torch/{name}"] = value
@@ -126,9 +126,6 @@ def write(one: Stage, folder: pathlib.Path, title: str) -> pathlib.Path:
     output = one.run().output.detach().numpy()
     layout = one.layout(output)
     arrays["torch/cotangent"] = np.array(layout.to_torch(arrays["cotangent"]), order="C").reshape(output.shape)
-    arrays |= {
-        f"torch/{name}": np.array(_layout(one, name, x.ndim).to_torch(x), order="C") for name, x in one.before().items()
-    }
     torch_parameters = [name for name in torch_arguments if name in dict(one.pair.torch.module.named_parameters())]
     places = _places(one, torch_parameters)
     arrays |= {f"places/{name}": where for name, where in places.items()}
@@ -198,7 +195,7 @@ def _jax(one: Stage) -> tuple[Arrays, bytes, str, list[str], list[str]]:
     """JAX's side: arrays by name, the exported program, its text, the names of its arguments and results."""
     pair = one.pair
     arrays, inputs = pair.params_as("float64"), jax_side.as_tuple(pair.inputs_as("float64"))
-    fed, given, params = one.fed.as_dtype("float64")[0], one.given(), _params(one)
+    fed, given, params = one.fed.as_dtype("float64")[0], one.given, _params(one)
     cotangent = one.fed.cotangents[one.name].astype(np.float64)
     names, wanted = graph.input_names(len(inputs)), [*one.parents, *one.params]
     with jax.enable_x64(True):
@@ -248,8 +245,8 @@ def _torch(one: Stage) -> tuple[str, Arrays, list[str]]:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     side, pair = one.pair.torch, one.pair
-    before = one.before()
-    masks = pair.masks("float64") if one.mode == "training" else None
+    before = one.before
+    masks = one.masks
     weights = {name: torch.from_numpy(np.array(x)) for name, x in side.from_common(pair.params_as("float64")).items()}
     inputs = side.tensors(pair.inputs_as("float64"))
     stages = {name: torch.from_numpy(np.array(_layout(one, name, x.ndim).to_torch(x))) for name, x in before.items()}

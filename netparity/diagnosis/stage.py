@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,25 @@ from netparity import bounds, calls, isolation, layouts, pairs
 from netparity.jax_side import Groups, as_tuple, groups_of
 from netparity.measure import Arrays, error
 from netparity.pairs import Fed, Pair
-from netparity.torch_side import Alone, Change
+from netparity.torch_side import Alone, Change, Leaves
 from netparity.watching import Call, Watch
 
-SAME = 1e-9  # an explanation fits when nothing is left of the difference but rounding
+SAME = bounds.EXPLAINED_LIMIT
+# What a call raises that is made in a way that does not fit its arrays.
+UNFIT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What explains a difference.
+
+    Attributes:
+      text: ``"JAX has epsilon 1e-06 where PyTorch has 1e-05"``.
+      key: of the mistake in `netparity.diagnosis.mistakes`; empty where it is none that is known.
+    """
+
+    text: str
+    key: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +62,28 @@ class Stage:
         """PyTorch's module."""
         return calls.module_of(self.pair.torch.stages[self.name])
 
+    @functools.cached_property
     def given(self) -> Arrays:
         """What the stage is computed from, by the names of stages and inputs, in float64."""
         inputs = {name: pairs.cast(x, "float64") for name, x in self.pair.named_inputs().items()}
         everything = {**inputs, **self.fed.as_dtype("float64")[0]}
         return {name: everything[name] for name in self.pair.graph(self.mode).parents[self.name] if name in everything}
 
+    @functools.cached_property
     def before(self) -> Arrays:
         """What every other stage is fed, in float64."""
         fed = self.fed.as_dtype("float64")[0]
         return {name: fed[name] for name in self.pair.torch.stages if name in fed and name != self.name}
+
+    @functools.cached_property
+    def masks(self) -> Arrays | None:
+        """The dropouts' masks; None in evaluation mode."""
+        return self.pair.masks("float64") if self.mode == "training" else None
+
+    @functools.cached_property
+    def _leaves(self) -> Leaves:
+        """Made once: the stage is run some hundred times."""
+        return self.pair.torch.leaves(self.pair.params_as("float64"), self.pair.inputs_as("float64"), self.before)
 
     def quantity(self, name: str) -> str:
         """The name of the product with a parent or a parameter."""
@@ -70,9 +98,7 @@ class Stage:
           watch: entered around it.
           change: by parent, what is done with it first, or what takes its place.
         """
-        masks = self.pair.masks("float64") if self.mode == "training" else None
-        arrays, inputs = self.pair.params_as("float64"), self.pair.inputs_as("float64")
-        return self.pair.torch.alone(self.name, arrays, inputs, self.before(), masks, watch, change)
+        return self.pair.torch.alone(self.name, self._leaves, self.masks, watch, change)
 
     def watched(self) -> list[Call]:
         """The calls that PyTorch's stage consists of."""
@@ -148,15 +174,6 @@ def of_shapes(pair: Pair, name: str) -> Stage:
     found = {quantity: value for (_, quantity), value in everything.items()}
     ((_, parents, params),) = groups[0]
     return Stage(pair, name, "evaluation", fed, parents, params, {"jax": found})
-
-
-def by_parent(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Each of a stage's parents alone, and the first two together, as queries and keys come.
-
-    >>> by_parent(["q", "k", "v"])
-    [('q', 'k'), ('q',), ('k',), ('v',)]
-    """
-    return [*([tuple(names[:2])] if len(names) > 2 else []), *((name,) for name in names)]
 
 
 def altered(call: Call, run: Callable[..., Any]) -> Watch:

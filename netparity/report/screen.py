@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from netparity import bounds
 from netparity.report import document
+from netparity.report.graph_chart import VERDICTS
 from netparity.results import Check, Convention, Result, StageResult
 
 # On the screen; all of it is in the report.
@@ -73,20 +74,14 @@ def _diagnosis(result: Result) -> list[str]:
     lines += [f"to mend it: {result.advice}"] if result.advice else []
     if result.parents.get(stage):
         verdicts = result.verdicts
-        known = [f"{one} ({_FOUND[verdicts[one]] if one in verdicts else 'an input'})" for one in result.parents[stage]]
+        known = [
+            f"{one} ({VERDICTS[verdicts[one]][1] if one in verdicts else 'an input'})" for one in result.parents[stage]
+        ]
         lines.append(f"computed from: {', '.join(known)}")
     if stage in result.torch_parents:
         theirs = ", ".join(result.torch_parents[stage]) or "nothing that is compared"
         lines.append(f"in PyTorch, as far as gradients go, computed from: {theirs}")
     return [*lines, ""]
-
-
-_FOUND = {
-    "passed": "agrees",
-    "failed": "differs, fed the same",
-    "inherited": "agrees by itself, is fed what differs",
-    "not reached": "not compared",
-}
 
 
 def _conventions(found: list[Convention]) -> list[str]:

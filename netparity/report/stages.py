@@ -14,6 +14,7 @@ from netparity.report.charts import figure_text
 from netparity.report.graph_chart import VERDICTS, edge_keys, graph_chart, neighbourhood, style
 from netparity.report.histograms import histogram, is_exact
 from netparity.report.markup import place, region, table, text
+from netparity.results import VANISHES
 
 _SMALL = 12  # stages: such a graph is seen at once
 _MANY = 24  # histograms on the page; more are folded away
@@ -52,14 +53,11 @@ def _explained(said: str) -> list[str]:
     """The sentences of a diagnosis, without the name of the stage, what explains the difference before all others."""
     first, *more = said.splitlines() or [""]
     cause = first.partition("); ")[2] if first.startswith("first diverging stage: ") else first
-    known = cause.removeprefix(_VANISHES)
+    known = cause.removeprefix(VANISHES)
     lines = known.replace("explains it: ", "explains it; ").split("; ") + more
     parts = [f"<p>{text(line[:1].upper() + line[1:])}.</p>" for line in lines if line.strip()]
     parts[:1] = [part.replace("<p>", '<p class="cause">') for part in parts[:1]]
     return [*parts, "<p>Changed in that alone, both sides agree.</p>"] if known != cause else parts
-
-
-_VANISHES = "the difference vanishes under: "
 
 
 def _listed(names: Sequence[str], verdicts: Mapping[str, str]) -> str:

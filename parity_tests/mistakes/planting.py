@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netparity import JaxNetwork
+from netparity import JaxNetwork, jax_side
 from parity_tests import ports
 
 Names = dict[str, Any]  # what a port's source defines
@@ -193,8 +193,6 @@ class Losses:
     loss: Callable[[Any, Any], Any]
 
     def __call__(self, setup: Setup) -> Setup:
-        from netparity import jax_side
-
         losses = {"jax_loss": jax_side.mean_cross_entropy, "torch_loss": nn.functional.cross_entropy}
         return setup.given(**{**losses, f"{self.side}_loss": self.loss})
 

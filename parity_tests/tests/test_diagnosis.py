@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import subprocess
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 import netparity
 from netparity import ParityError
-from netparity.diagnosis import patterns, variants
+from netparity.diagnosis import diagnose, patterns, variants
 from netparity.diagnosis.mistakes import MISTAKES
 from netparity.diagnosis.variants.variant import Variant
 from netparity.watching import Call, Watch
@@ -74,6 +75,21 @@ def test_what_differs_is_named_and_how_it_is_mended(net, stage, said, mend):
     assert expected in result.diagnosis
     assert mend is None or mend in (result.advice or "")
     assert result.diagnosis in str(result)
+
+
+def test_what_differs_in_float32_alone_has_no_pattern_in_float64():
+    result = _compared(Net())
+    assert result.pair is not None
+    errors: dict[str, Any] = {
+        "float32_jax_max": 2e-7,
+        "float32_torch_max": 2e-8,
+        "float32_jax_rms": 2e-7,
+        "float32_torch_rms": 2e-8,
+    }
+    row = dataclasses.replace(result.layers[0], float64_error=None, bound=1e-6, **errors)
+    assert not row.passed
+    said = diagnose.describe(row, result.pair)
+    assert said.text == "first diverging stage: Dense_0 (output); no known mistake explains it"
 
 
 class _Reversed(nn.Linear):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.diagnosis.variants.variant import Variant, Variants, number, per_axis, sizes
+from netparity.diagnosis.variants.variant import Variant, Variants, number, per_axis, same, sizes
 from netparity.watching import Call
 
 _CONVOLUTIONS: dict[int, Callable[..., torch.Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -47,9 +47,9 @@ def convolution(call: Call) -> Variants:
             yield Variant("stride", lambda c, s=s: _conv(c, stride=s), "stride", str(s), sizes(stride))
     for d in range(1, 5):
         if (d,) * axes != dilation:
-            same = tuple(d * (k - 1) // 2 for k in weight.shape[2:])
+            kept = tuple(d * (k - 1) // 2 for k in weight.shape[2:])
             said = "dilation", f"{d}, padded to the same size,", sizes(dilation)
-            yield Variant(said[0], lambda c, d=d, p=same: _conv(c, dilation=d, padding=p), "dilation", *said[1:])
+            yield Variant(said[0], lambda c, d=d, p=kept: _conv(c, dilation=d, padding=p), "dilation", *said[1:])
             yield Variant(
                 said[0], lambda c, d=d: _conv(c, dilation=d), "dilation", f"{d}, not padded more,", sizes(dilation)
             )
@@ -87,13 +87,13 @@ def _paddings(
     own = [((e - 1) // 2, e // 2) for e in extents] if padding == "same" else [
         (p, p) for p in per_axis(0 if padding == "valid" else padding, axes)
     ]  # fmt: skip
-    same = [_same(n, e, s) for n, e, s in zip(call.x.shape[2:], extents, stride, strict=True)]
-    if same != own and any(low != high for low, high in same):  # else it is a number like any other
-        said = ", ".join(f"({low}, {high})" for low, high in dict.fromkeys(same))
-        yield Variant("padding", _padded(same), "same-stride", f'"SAME", which is {said} here,', was)
+    usual = list(same(call.x.shape[2:], extents, stride))
+    if usual != own and any(low != high for low, high in usual):  # else it is a number like any other
+        said = ", ".join(f"({low}, {high})" for low, high in dict.fromkeys(usual))
+        yield Variant("padding", _padded(usual), "same-stride", f'"SAME", which is {said} here,', was)
     for p in range(max(extents) + 1):
         if own != [(p, p)] * axes:
-            also = same == [(p, p)] * axes and max(stride) > 1
+            also = usual == [(p, p)] * axes and max(stride) > 1
             said, key = (f'{p}, which is what "SAME" gives here,', "same-stride") if also else (str(p), "padding")
             yield Variant("padding", _padded([(p, p)] * axes), key, said, was)
     total = [low + high for low, high in own]
@@ -110,12 +110,6 @@ def _paddings(
             ("circular", "wrapping round"),
         ):
             yield Variant("padding", _padded(own, mode), "padding", f"by {said}", "by zeros")
-
-
-def _same(n: int, extent: int, stride: int) -> tuple[int, int]:
-    """What "SAME" pads before and behind, of which the first is the smaller half."""
-    total = max((-(-n // stride) - 1) * stride + extent - n, 0)
-    return total // 2, total - total // 2
 
 
 def _padded(pads: list[tuple[int, int]], mode: str = "constant") -> Callable[[Call], torch.Tensor]:

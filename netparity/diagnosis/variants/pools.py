@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from netparity.diagnosis.variants.variant import Variant, Variants, per_axis, sizes
+from netparity.diagnosis.variants.variant import Variant, Variants, per_axis, same, sizes
 from netparity.watching import Call
 
 _MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -24,10 +24,10 @@ def max_pool(call: Call) -> Variants:
     own = {"kernel_size": window, "stride": stride, "padding": padding, "ceil_mode": up}
     pool = _MAX[axes]
     yield from _geometries("max-pooling", pool, own, axes)
-    same = [_same(n, k, s) for n, k, s in zip(call.x.shape[2:], window, stride, strict=True)]
-    if same != [(p, p) for p in padding] and any(low != high for low, high in same):
-        around = list(itertools.chain.from_iterable(reversed(same)))
-        said = f'"SAME", which is {", ".join(map(str, dict.fromkeys(same)))} here,'
+    usual = same(call.x.shape[2:], window, stride)
+    if usual != tuple((p, p) for p in padding) and any(low != high for low, high in usual):
+        around = list(itertools.chain.from_iterable(reversed(usual)))
+        said = f'"SAME", which is {", ".join(map(str, dict.fromkeys(usual)))} here,'
         yield Variant(
             "padding",
             lambda c: pool(F.pad(c.x, around, value=-math.inf), window, stride),
@@ -76,9 +76,9 @@ def avg_pool(call: Call) -> Variants:
             "it counted (count_include_pad=True)" if counted else "it left out (count_include_pad=False)",
         )  # fmt: skip
     yield from _geometries("average-pooling", pool, own, axes)
-    same = [_same(n, k, s) for n, k, s in zip(call.x.shape[2:], window, stride, strict=True)]
-    if same != [(p, p) for p in padding]:
-        flat = list(itertools.chain.from_iterable(reversed(same)))
+    usual = same(call.x.shape[2:], window, stride)
+    if usual != tuple((p, p) for p in padding):
+        flat = list(itertools.chain.from_iterable(reversed(usual)))
         for include in (True, False):
             said = f'"SAME", {"counted" if include else "not counted"} in the average,'
 
@@ -134,11 +134,6 @@ def _geometries(name: str, pool: Callable[..., Any], own: dict[str, Any], axes: 
 
 def _average(axes: int, window: Any, stride: Any, padding: Any, up: bool) -> Callable[[Call], torch.Tensor]:
     return lambda c: _AVERAGE[axes](c.x, window, stride, padding, up)
-
-
-def _same(n: int, window: int, stride: int) -> tuple[int, int]:
-    total = max((-(-n // stride) - 1) * stride + window - n, 0)
-    return total // 2, total - total // 2
 
 
 def _windows(x: torch.Tensor, size: int, stride: int) -> torch.Tensor:

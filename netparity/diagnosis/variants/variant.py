@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-_SIDES = {"jax": "JAX", "torch": "PyTorch"}
+Pads = tuple[tuple[int, int], ...]  # by axis, how much is added before and after
+SIDES = {"jax": "JAX", "torch": "PyTorch"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Variant:
         >>> Variant("kernel flipped", print, "kernel-flip").told("torch")
         'PyTorch: kernel flipped'
         """
-        other = _SIDES["torch" if side == "jax" else "jax"]
+        other = SIDES["torch" if side == "jax" else "jax"]
         if self.now:
             what = f"{self.what} " if self.what else ""
-            return f"{_SIDES[side]} has {what}{self.now} where {other} has {self.was}"
-        return f"{_SIDES[side]}: {self.what}"
+            return f"{SIDES[side]} has {what}{self.now} where {other} has {self.was}"
+        return f"{SIDES[side]}: {self.what}"
 
 
 Variants = Iterator[Variant]
@@ -87,6 +88,16 @@ def per_axis(value: Any, axes: int) -> tuple[int, ...]:
     """
     listed = tuple(int(v) for v in value) if isinstance(value, Sequence) else (int(value),)
     return listed if len(listed) == axes or len(listed) > 1 else listed * axes
+
+
+def same(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int], lower: bool = False) -> Pads:
+    """What ``"SAME"`` adds: half before and half after, the odd one after (``lower``: before).
+
+    >>> same((8,), (3,), (2,)), same((7,), (3,), (2,))
+    (((0, 1),), ((1, 1),))
+    """
+    totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(sizes, windows, strides, strict=True)]
+    return tuple(((t + lower) // 2, t - (t + lower) // 2) for t in totals)
 
 
 def swapped(a: torch.Tensor) -> torch.Tensor:
