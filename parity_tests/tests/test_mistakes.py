@@ -161,6 +161,6 @@ def test_every_mistake_is_caught_and_nearly_all_are_located_and_told(scored, cap
 
 @pytest.mark.slow
 def test_no_right_network_is_refused(scored):
-    assert scored["right"] == {"networks": 3 * len(NETWORKS), "refused": []}
+    assert scored["right"] == {"networks": len(NETWORKS), "refused": []}  # one seed each
     assert [one for one in scored["harmless"] if not one["passed"]] == []
     assert len(scored["harmless"]) == len(HARMLESS)
