@@ -35,7 +35,7 @@ def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 
 
     Returns:
       ``{"model", "image_size", "layers": [{"name", "out_size", "channels", "kernel", "padding", "stride",
-      "parameters", "macs"}], "parameters", "macs"}``; ``macs`` are multiply-adds for one image.
+      "groups", "parameters", "macs"}], "parameters", "macs"}``; ``macs`` are multiply-adds for one image.
 
     Raises:
       UsageError: if the images are too small, showing where the arithmetic fails.
@@ -43,7 +43,7 @@ def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 
     import jax
     import jax.numpy as jnp
 
-    from jaxalex.networks.tables import Conv, Dense, Logits, Pool
+    from jaxalex.networks.rows import LRN, AdaptiveAvgPool, Conv, Dense, Logits, Pool
 
     images = jax.ShapeDtypeStruct((1, image_size, image_size, input_channels), jnp.float32)
 
@@ -54,18 +54,20 @@ def summarize(model: AlexNet, name: str, image_size: int, input_channels: int = 
     params, seen = jax.eval_shape(trace, jax.random.key(0), images)
     rows = []
     for layer in model.layers:
-        if not isinstance(layer, Conv | Pool | Dense | Logits):
+        if not isinstance(layer, Conv | LRN | Pool | AdaptiveAvgPool | Dense | Logits):
             continue
         window = layer if isinstance(layer, Conv | Pool) else None
+        is_map = not isinstance(layer, Dense | Logits)
         out, arrays = seen[layer.name].shape, params.get(layer.name, {})
         rows.append(
             {
                 "name": layer.name,
-                "out_size": list(out[1:3]) if window else None,
+                "out_size": list(out[1:3]) if is_map else None,
                 "channels": out[-1],
                 "kernel": window.kernel if window else None,
                 "padding": window.padding if window else None,
                 "stride": window.stride if window else None,
+                "groups": layer.groups if isinstance(layer, Conv) else None,
                 "parameters": sum(array.size for array in arrays.values()),
                 "macs": (arrays["kernel"].size if arrays else 0) * math.prod(out[1:-1]),
             }
@@ -79,19 +81,20 @@ def format_table(summary: dict[str, Any]) -> str:
     size = summary["image_size"]
     lines = [
         f"{summary['model']} at {size}x{size}",
-        f"{'layer':<6} {'out size':>9} {'channels':>9} {'kernel':>7} {'padding':>8} {'stride':>7} "
+        f"{'layer':<7} {'out size':>9} {'channels':>9} {'kernel':>7} {'padding':>8} {'stride':>7} {'groups':>7} "
         f"{'parameters':>12} {'multiply-adds':>15}",
     ]
     lines.append("-" * len(lines[1]))
     for row in summary["layers"]:
         out = "x".join(map(str, row["out_size"])) if row["out_size"] else ""
-        kernel, padding, stride = ("" if row[k] is None else row[k] for k in ("kernel", "padding", "stride"))
+        columns = ("kernel", "padding", "stride", "groups")
+        kernel, padding, stride, groups = ("" if row[name] is None else row[name] for name in columns)
         lines.append(
-            f"{row['name']:<6} {out:>9} {row['channels']:>9} {kernel:>7} {padding:>8} {stride:>7} "
+            f"{row['name']:<7} {out:>9} {row['channels']:>9} {kernel:>7} {padding:>8} {stride:>7} {groups:>7} "
             f"{row['parameters']:>12,} {row['macs']:>15,}"
         )
     lines.append("-" * len(lines[1]))
-    lines.append(f"{'total':<6} {'':>44} {summary['parameters']:>12,} {summary['macs']:>15,}")
+    lines.append(f"{'total':<7} {'':>52} {summary['parameters']:>12,} {summary['macs']:>15,}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""``python -m parity_tests``: compares both networks at full width and writes the report."""
+"""``python -m parity_tests``: compares the networks at full width and writes the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument("--model", choices=(*NETWORKS, "all"), default="all", help="default all")
     parser.add_argument("--dtype", choices=(*DTYPES, "all"), default="all", help="default all")
-    parser.add_argument("--steps", type=int, metavar="K", help="of training (default: cifar10 100, paper 20)")
+    parser.add_argument("--steps", type=int, metavar="K", help="of training (default: cifar10 100, the others 20)")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write report.json and report.html there")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the object of report.json there")
     parser.add_argument("--width", type=float, default=1.0, metavar="F", help="of the networks (default 1)")
@@ -55,7 +55,7 @@ def _main(argv: Sequence[str] | None) -> None:
     start, results = time.perf_counter(), {}
     for model in NETWORKS if args.model == "all" else (args.model,):
         case = Case(model, args.width, args.batch_size)
-        steps = args.steps or {"cifar10": 100, "paper": 20}[model]
+        steps = args.steps or (100 if model == "cifar10" else 20)
         dtypes = DTYPES if args.dtype == "all" else (args.dtype,)
         result = suite.run(case, steps, dtypes, 4 * args.batch_size, _progress, torch_device)
         if not args.no_faults:

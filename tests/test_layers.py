@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxalex.networks import layers, winograd
-from jaxalex.networks.tables import out_size
+from jaxalex.networks.rows import out_size
 from jaxalex.training import steps
 
 

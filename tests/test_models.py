@@ -13,8 +13,8 @@ import pytest
 
 from jaxalex import config, models, summary
 from jaxalex.errors import UsageError
-from jaxalex.networks import initializers, tables
-from jaxalex.networks.tables import Conv, Dense, Dropout, Flatten, Logits, Pool, ReLU
+from jaxalex.networks import initializers, rows
+from jaxalex.networks.rows import Conv, Dense, Dropout, Flatten, Logits, Pool, ReLU
 
 ORDER = [
     *("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3", "relu3", "conv4", "relu4", "conv5", "relu5"),
@@ -140,27 +140,27 @@ def test_the_faster_order_is_the_same_function(name: str) -> None:
 
 
 def test_pooling_moves_before_the_relu_that_it_follows() -> None:
-    rewritten = tables.pool_before_relu(models.NETWORKS["cifar10"].layers)
+    rewritten = rows.pool_before_relu(models.NETWORKS["cifar10"].layers)
     names = [row.name for row in rewritten if not isinstance(row, Flatten)]
     assert names[:6] == ["conv1", "pool1", "relu1", "conv2", "pool2", "relu2"]
     assert names[6:13] == ["conv3", "relu3", "conv4", "relu4", "conv5", "pool3", "relu5"]
     assert names[13:] == ["fc1", "relu6", "drop1", "fc2", "relu7", "drop2", "fc3"]
     others = (Pool("pool", 2, 2), Conv("conv", 8, 3), Pool("next", 2, 2), ReLU("relu"), Flatten())
-    assert tables.pool_before_relu(others) == others
+    assert rows.pool_before_relu(others) == others
 
 
 @pytest.mark.parametrize("pool", [Pool("pool1", 2, 2), Pool("pool1", 3, 2), Pool("pool1", 2, 1)])
 def test_the_rewritten_table_is_the_same_function(pool: Pool) -> None:
     """Bit for bit, gradients too, where no sum changes its order: windows that overlap, and ties at zero."""
     layers = (Conv("conv1", 4, 3), ReLU("relu1"), pool, Flatten(), Logits("out"))
-    rewritten = tables.pool_before_relu(layers)
+    rewritten = rows.pool_before_relu(layers)
     assert rewritten != layers
     images = jnp.round(jax.random.normal(jax.random.key(1), (2, 9, 8, 3)))
     params = jax.jit(models.AlexNet(layers, 3).init)(jax.random.key(0), images)["params"]
     kernel = jnp.round(2 * jax.random.normal(jax.random.key(2), (3, 3, 3, 4)))  # integers, so that there are ties
     params = {**params, "conv1": {"kernel": kernel, "bias": jnp.array([0.0, 1.0, -4.0, -200.0])}}
 
-    def result(layers: tables.Layers) -> tuple:
+    def result(layers: rows.Layers) -> tuple:
         def loss(params: dict, images: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits, seen = models.AlexNet(layers, 3).apply({"params": params}, images, capture=True)
             return (logits**2).sum(), seen[layers[2].name]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+MODELS = ("cifar10", "paper", "original", "torchvision")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The options of a run; the defaults are the plain PyTorch job.
 
     Attributes:
-      model: ``"cifar10"`` or ``"paper"``.
+      model: one of ``MODELS``.
       width: factor on every hidden channel and unit count, above 0.
       softmax_in_network: the classic mistake, for comparison: a softmax before the cross-entropy.
       dataset: ``"cifar10"`` or ``"digits"``.

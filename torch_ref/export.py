@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_ref.cli import Parser, UsageError, exit_code, integer, number, run_as_command
+from torch_ref.config import MODELS
 
 PROG = "python -m torch_ref.export"
 
@@ -30,7 +31,7 @@ def parser() -> Parser:
         "For a lone .pth, --dataset cifar10 or digits gives class names and normalisation.",
     )
     add = group.add_argument
-    add("--model", choices=["cifar10", "paper"], help="default: the one that the first kernel fits")
+    add("--model", choices=MODELS, help="default: the one that the first kernel fits")
     add("--width", type=number(positive=True, at_most=16), metavar="X", help="factor on all hidden sizes")
     add("--dataset", metavar="NAME", help="what the network was trained on: cifar10, digits, or another name")
     add("--class-names", type=_names, metavar="A,B,...", help="in the order of the logits")

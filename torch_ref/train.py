@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_ref.cli import Parser, UsageError, exit_code, integer, number, run_as_command
-from torch_ref.config import Config
+from torch_ref.config import MODELS, Config
 
 PROG = "python -m torch_ref.train"
 FLOAT32_MAX = 3.4e38  # nearly: what the optimizer takes
@@ -23,7 +23,7 @@ def parser() -> Parser:
         "running, 2 bad input, 129, 130 or 143 stopped by a signal.",
     )
     add = result.add_argument_group("network").add_argument
-    add("--model", choices=["cifar10", "paper"], help="for 32x32 or 224x224 images (default: %(default)s)")
+    add("--model", choices=MODELS, help="the network (default: %(default)s)")
     width = number(positive=True, at_most=16)
     add("--width", type=width, metavar="X", help="factor on all hidden sizes (default: %(default)s)")
     add(

@@ -28,7 +28,7 @@ Metadata = dict[str, Any]
 FORMAT = "jaxalex-1"
 MAX_WIDTH = 16
 _REAL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-IMAGE_SIZES = {"paper": 224, "cifar10": 32}
+IMAGE_SIZES = {"cifar10": 32, "paper": 224, "original": 224, "torchvision": 224}
 CLASS_NAMES = {
     "cifar10": (
         *("airplane", "automobile", "bird", "cat", "deer"),

@@ -16,8 +16,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxalex.errors import UsageError
-from jaxalex.networks import initializers, layers, tables
-from jaxalex.networks.tables import CIFAR10, NETWORKS, PAPER, Conv, Dense, Dropout, Flatten, Layers, Logits, Pool, ReLU
+from jaxalex.networks import initializers, layers, rows
+from jaxalex.networks.rows import (
+    LRN,
+    AdaptiveAvgPool,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Layers,
+    Logits,
+    Pool,
+    ReLU,
+)
+from jaxalex.networks.tables import CIFAR10, NETWORKS, ORIGINAL, PAPER, TORCHVISION
 
 
 class _Affine(nn.Module):
@@ -69,22 +81,27 @@ class AlexNet(nn.Module):
 
         Returns:
           logits ``[batch, num_classes]`` in float32 (float64 where the parameters are); with ``capture``,
-          ``(logits, intermediates)``: a dict in the order of the network, conv1 relu1 pool1 … fc2 relu7 drop2 fc3.
+          ``(logits, intermediates)``: a dict in the order of the network, such as conv1 relu1 pool1 … fc2 relu7 drop2
+          fc3.
 
         Raises:
           UsageError: if the images are too small for the network.
         """
-        tables.check_image_size(self.layers, images.shape[1], images.shape[2])
+        rows.check_image_size(self.layers, images.shape[1], images.shape[2])
         x, seen = jnp.asarray(images), {}
         # The rewritten table is faster; the intermediates are those of the published one.
-        for row in self.layers if capture else tables.pool_before_relu(self.layers):
+        for row in self.layers if capture else rows.pool_before_relu(self.layers):
             match row:
                 case Conv():
                     x = self.conv(x, row)
                 case ReLU():
                     x = self.relu(x)
+                case LRN():
+                    x = self.lrn(x, row)
                 case Pool():
                     x = self.pool(x, row)
+                case AdaptiveAvgPool():
+                    x = self.adaptive_avg_pool(x, row)
                 case Flatten():
                     x = self.flatten(x)
                 case Dropout():
@@ -99,17 +116,27 @@ class AlexNet(nn.Module):
 
     def conv(self, x: jax.Array, row: Conv) -> jax.Array:
         """``[batch, height, width, channel]`` to ``[batch, out_height, out_width, features]``."""
-        shape = (row.kernel, row.kernel, x.shape[-1], tables.scaled(row.features, self.width))
+        features = rows.scaled(row.features, self.width, rows.most_groups(self.layers))
+        shape = (row.kernel, row.kernel, x.shape[-1] // row.groups, features)
         x, kernel, bias = _Affine(shape, self.init_scheme, self.dtype, name=row.name)(x)
-        return layers.conv2d(x, kernel, row.stride, row.padding, self.precision) + bias[None, None, None]
+        out = layers.conv2d(x, kernel, row.stride, row.padding, row.groups, self.precision)
+        return out + bias[None, None, None]
 
     def relu(self, x: jax.Array) -> jax.Array:
         """Any shape to the same; the gradient at 0 is 0, as PyTorch's is."""
         return nn.relu(x)
 
+    def lrn(self, x: jax.Array, row: LRN) -> jax.Array:
+        """``[batch, height, width, channel]`` to the same shape."""
+        return layers.local_response_norm(x, row.size, row.alpha, row.beta, row.k)
+
     def pool(self, x: jax.Array, row: Pool) -> jax.Array:
         """``[batch, height, width, channel]`` to ``[batch, out_height, out_width, channel]``."""
         return layers.max_pool(x, row.kernel, row.stride)
+
+    def adaptive_avg_pool(self, x: jax.Array, row: AdaptiveAvgPool) -> jax.Array:
+        """``[batch, height, width, channel]`` to ``[batch, size, size, channel]``."""
+        return layers.adaptive_avg_pool(x, row.size)
 
     def flatten(self, x: jax.Array) -> jax.Array:
         """``[batch, height, width, channel]`` to ``[batch, height * width * channel]``."""
@@ -121,7 +148,7 @@ class AlexNet(nn.Module):
 
     def dense(self, x: jax.Array, row: Dense) -> jax.Array:
         """``[batch, in]`` to ``[batch, features]``."""
-        return self._product(x, row.name, tables.scaled(row.features, self.width))
+        return self._product(x, row.name, rows.scaled(row.features, self.width))
 
     def logits(self, x: jax.Array, row: Logits) -> jax.Array:
         """``[batch, in]`` to ``[batch, num_classes]``, at least float32."""
@@ -134,7 +161,7 @@ class AlexNet(nn.Module):
 
 
 class AlexNetPaper(AlexNet):
-    """The network of Krizhevsky et al. 2012 in one tower, for 224×224 images: 62,378,344 parameters."""
+    """The network of Krizhevsky et al. 2012 in one tower and without LRN, for 224×224 images: 62,378,344 parameters."""
 
     layers: Layers = PAPER.layers
     num_classes: int = PAPER.num_classes
@@ -145,6 +172,20 @@ class AlexNetCifar10(AlexNet):
 
     layers: Layers = CIFAR10.layers
     num_classes: int = CIFAR10.num_classes
+
+
+class AlexNetOriginal(AlexNet):
+    """The network of Krizhevsky et al. 2012 as published, two towers and all: 60,965,224 parameters."""
+
+    layers: Layers = ORIGINAL.layers
+    num_classes: int = ORIGINAL.num_classes
+
+
+class AlexNetTorchvision(AlexNet):
+    """torchvision's ``alexnet``, after Krizhevsky 2014, for images of 63×63 and more: 61,100,840 parameters."""
+
+    layers: Layers = TORCHVISION.layers
+    num_classes: int = TORCHVISION.num_classes
 
 
 def build(
@@ -158,8 +199,8 @@ def build(
     """Makes any network of `jaxalex.networks.tables.NETWORKS`.
 
     Args:
-      name: ``"cifar10"`` or ``"paper"``.
-      num_classes: at least 1; None means the published number (1000, 10).
+      name: ``"cifar10"``, ``"paper"``, ``"original"`` or ``"torchvision"``.
+      num_classes: at least 1; None means the published number (10 for ``"cifar10"``, else 1000).
       width: factor on every hidden channel and unit count, above 0.
       init: ``"torch"``, ``"flax"``, ``"he"`` or ``"paper"``.
       precision: ``"float32"`` is full float32 on every device, ``"tf32"`` lets a GPU round products to TF32,

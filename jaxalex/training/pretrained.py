@@ -198,7 +198,7 @@ def _from_weights(
     try:
         description = description or _describe(arrays, given)
         state = _blank(description, precision, sharding)
-        problems = convert.compare_shapes(arrays, convert.torch_shapes(state.params))
+        problems = convert.compare_shapes(arrays, convert.torch_shapes(state.params, description.model))
         if problems:
             raise UsageError(f"does not fit the network {description.model!r}: " + "; ".join(problems))
         params = jax.tree.map(lambda array: array.astype(np.float32), convert.from_torch(arrays, description.model))

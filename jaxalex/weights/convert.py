@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxalex.errors import UsageError
-from jaxalex.networks.tables import NETWORKS, Conv
+from jaxalex.networks.rows import Conv
+from jaxalex.networks.tables import NETWORKS
 
 Params = dict[str, dict[str, Any]]
 
 # Our layer, and the module of PyTorch's nn.Sequential blocks that holds its weight and bias (fc1.0 is the Flatten).
-TORCH_NAMES = {
+_IN_BLOCKS = {
     "conv1": "conv1.0",
     "conv2": "conv2.0",
     "conv3": "conv3.0",
@@ -29,6 +30,31 @@ TORCH_NAMES = {
     "fc2": "fc2.0",
     "fc3": "fc3.0",
 }
+# The same in torchvision's alexnet, whose published weights have these names.
+_IN_TORCHVISION = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "conv3": "features.6",
+    "conv4": "features.8",
+    "conv5": "features.10",
+    "fc1": "classifier.1",
+    "fc2": "classifier.4",
+    "fc3": "classifier.6",
+}
+
+
+def torch_names(model_name: str) -> dict[str, str]:
+    """Of each layer with parameters, in the network's order, the PyTorch module that holds its weight and bias.
+
+    Raises:
+      UsageError: an unknown network.
+
+    >>> torch_names("torchvision")["fc3"], torch_names("paper")["fc3"]
+    ('classifier.6', 'fc3.0')
+    """
+    if model_name not in NETWORKS:
+        raise UsageError(f"unknown model {model_name!r}: known are {', '.join(NETWORKS)}")
+    return _IN_TORCHVISION if model_name == "torchvision" else _IN_BLOCKS
 
 
 def to_torch(
@@ -38,20 +64,23 @@ def to_torch(
 
     Args:
       params: ``{"conv1": {"kernel", "bias"}, …, "fc3": …}``.
-      model_name: ``"paper"`` or ``"cifar10"``.
+      model_name: a key of `jaxalex.networks.tables.NETWORKS`.
       feature_hw: height and width of the feature map that fc1 sees; None means that it is square.
 
     Returns:
-      ``{"conv1.0.weight": …, …, "fc3.0.bias": …}``, contiguous, each of its parameter's dtype.
+      ``{"conv1.0.weight": …, …, "fc3.0.bias": …}``, contiguous, each of its parameter's dtype; for ``"torchvision"``
+      torchvision's names, ``features.0.weight`` to ``classifier.6.bias``.
 
     Raises:
       UsageError: listing every layer that is missing, unknown or of another network's shape.
     """
-    problems = _name_problems({f"{a}.{b}" for a in params for b in params[a]}, _jax_names())
+    names = torch_names(model_name)
+    found = {f"{layer}.{part}" for layer in params for part in params[layer]}
+    problems = _name_problems(found, {f"{layer}.{part}" for layer in names for part in ("kernel", "bias")})
     if problems:
         raise UsageError(f"these are not the parameters of {model_name!r}: " + "; ".join(problems))
     arrays = {}
-    for name, torch_name in TORCH_NAMES.items():
+    for name, torch_name in names.items():
         kernel, bias = np.asarray(params[name]["kernel"]), np.asarray(params[name]["bias"])
         if kernel.ndim == 4:
             weight = kernel.transpose(3, 2, 0, 1)
@@ -72,17 +101,18 @@ def from_torch(arrays: Mapping[str, np.ndarray], model_name: str, feature_hw: tu
     Raises:
       UsageError: listing *all* names and shapes that do not fit the network, expected and found.
     """
-    problems = _name_problems(set(arrays), _torch_names())
+    names = torch_names(model_name)
+    problems = _name_problems(set(arrays), _torch_arrays(names))
     if problems:
         raise UsageError(f"these weights are not of the network {model_name!r}: " + "; ".join(problems))
     _check_shapes(arrays, model_name)
     params: Params = {}
-    for name, torch_name in TORCH_NAMES.items():
+    for name, torch_name in names.items():
         weight, bias = np.asarray(arrays[f"{torch_name}.weight"]), np.asarray(arrays[f"{torch_name}.bias"])
         if weight.ndim == 4:
             kernel = weight.transpose(2, 3, 1, 0)
         elif name == "fc1":
-            channels = len(arrays[f"{TORCH_NAMES['conv5']}.bias"])
+            channels = len(arrays[f"{names['conv5']}.bias"])
             h, w, c = _feature_map(weight.shape[1], channels, feature_hw)
             kernel = weight.reshape(-1, c, h, w).transpose(2, 3, 1, 0).reshape(weight.shape[1], -1)
         else:
@@ -91,14 +121,15 @@ def from_torch(arrays: Mapping[str, np.ndarray], model_name: str, feature_hw: tu
     return params
 
 
-def torch_shapes(params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def torch_shapes(params: Mapping[str, Any], model_name: str) -> dict[str, tuple[int, ...]]:
     """The shapes that `to_torch` gives, from parameters of which only the shapes are known.
 
     Args:
       params: as in `to_torch`; the leaves need a ``shape`` only.
+      model_name: as in `to_torch`.
     """
     shapes = {}
-    for name, torch_name in TORCH_NAMES.items():
+    for name, torch_name in torch_names(model_name).items():
         kernel = params[name]["kernel"].shape
         shapes[f"{torch_name}.weight"] = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
         shapes[f"{torch_name}.bias"] = params[name]["bias"].shape
@@ -114,12 +145,8 @@ def compare_shapes(found: Mapping[str, np.ndarray], expected: Mapping[str, tuple
     return problems
 
 
-def _jax_names() -> set[str]:
-    return {f"{name}.{part}" for name in TORCH_NAMES for part in ("kernel", "bias")}
-
-
-def _torch_names() -> set[str]:
-    return {f"{name}.{part}" for name in TORCH_NAMES.values() for part in ("weight", "bias")}
+def _torch_arrays(names: Mapping[str, str]) -> set[str]:
+    return {f"{name}.{part}" for name in names.values() for part in ("weight", "bias")}
 
 
 def _name_problems(found: set[str], expected: set[str]) -> list[str]:
@@ -130,17 +157,16 @@ def _name_problems(found: set[str], expected: set[str]) -> list[str]:
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], model_name: str) -> None:
     """Refuses shapes that do not chain from layer to layer in the network's kernel sizes, whatever its width."""
-    if model_name not in NETWORKS:
-        raise UsageError(f"unknown model {model_name!r}: known are {', '.join(sorted(NETWORKS))}")
-    kernel_sizes = {layer.name: layer.kernel for layer in NETWORKS[model_name].layers if isinstance(layer, Conv)}
+    names = torch_names(model_name)
+    convolutions = {layer.name: layer for layer in NETWORKS[model_name].layers if isinstance(layer, Conv)}
     expected: dict[str, tuple[int, ...]] = {}
     features = 0
-    for name, torch_name in TORCH_NAMES.items():
+    for name, torch_name in names.items():
         weight = arrays[f"{torch_name}.weight"].shape
         out = weight[0] if weight else 0
-        if name in kernel_sizes:
-            size = kernel_sizes[name]
-            inputs = features or (weight[1] if len(weight) > 1 else 0)
+        if name in convolutions:
+            size, groups = convolutions[name].kernel, convolutions[name].groups
+            inputs = features // groups or (weight[1] if len(weight) > 1 else 0)
             expected[f"{torch_name}.weight"] = (out, inputs, size, size)
         elif name == "fc1":  # its inputs depend on the image size: a multiple of the channels
             inputs = weight[1] if len(weight) == 2 and weight[1] and weight[1] % features == 0 else features

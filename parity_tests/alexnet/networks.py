@@ -1,9 +1,10 @@
-"""The two AlexNets as pairs of sides, and what they are fed."""
+"""The AlexNets as pairs of sides, and what they are fed."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -15,10 +16,11 @@ from flax import traverse_util
 from torch import nn
 
 from jaxalex import convert, models
-from jaxalex.networks.tables import Dropout, feature_hw
+from jaxalex.networks.rows import Dense, Dropout, Flatten, feature_hw
 from jaxalex.training import steps
 from netparity.graph import ByHand
 from netparity.jax_side import JaxSide
+from netparity.layouts import Flattened
 from netparity.measure import Arrays
 from netparity.torch_side import TorchSide
 from torch_ref import models as torch_models
@@ -29,7 +31,7 @@ class Case:
     """Which network, how wide, and what it is fed.
 
     Attributes:
-      model: ``"cifar10"`` or ``"paper"``.
+      model: a key of `jaxalex.networks.tables.NETWORKS`.
       width: factor on hidden channels and units.
       batch_size: images in a batch.
       image_hw: height and width; None is the published size.
@@ -101,38 +103,37 @@ def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
     )
 
 
-def torch_module(case: Case) -> torch_models.AlexNet:
+def torch_module(case: Case) -> nn.Module:
     """The reference network; where its feature map is not the published one, fc1 takes what there is."""
     module = torch_models.build(case.model, case.num_classes, case.input_channels, case.width)
-    conv, linear = module.conv5[0], module.fc1[1]
+    names = convert.torch_names(case.model)
+    conv, linear = module.get_submodule(names["conv5"]), module.get_submodule(names["fc1"])
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(linear, nn.Linear)
     height, width = case.feature_hw
     features = height * width * conv.out_channels
     if linear.in_features != features:
-        module.fc1[1] = nn.Linear(features, linear.out_features)
+        module.set_submodule(names["fc1"], nn.Linear(features, linear.out_features))
     return module
-
-
-def torch_stages() -> dict[str, str]:
-    """The module of every named intermediate of the reference."""
-    return {
-        name: f"{block}.{i}"
-        for block, names in torch_models.BLOCKS.items()
-        for i, name in enumerate(names)
-        if name is not None
-    }
 
 
 def torch_side(case: Case, device: str = "cpu") -> TorchSide:
     """The reference, with its own loss."""
     feature_hw = case.feature_hw
+    module = torch_module(case)
+    conv = module.get_submodule(convert.torch_names(case.model)["conv5"])
+    assert isinstance(conv, nn.Conv2d)
+    # PyTorch flattens its feature map channel by channel; what comes before the first dense layer is in that order.
+    rows = itertools.dropwhile(lambda row: not isinstance(row, Flatten), models.NETWORKS[case.model].layers)
+    flat_rows = itertools.takewhile(lambda row: not isinstance(row, Dense), itertools.islice(rows, 1, None))
+    lies = Flattened((*feature_hw, conv.out_channels))
     return TorchSide(
-        torch_module(case).to(device),
-        torch_stages(),
+        module.to(device),
+        torch_models.stages(module),
         to_common=lambda arrays: flat(convert.from_torch(arrays, case.model, feature_hw)),
         from_common=lambda params: convert.to_torch(nested(params), case.model, feature_hw),
         device=device,
+        layouts={row.name: lies for row in flat_rows if isinstance(row, Dropout)},
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from jaxalex.networks.alexnet import AlexNet
-from jaxalex.networks.tables import Layers
+from jaxalex.networks.rows import Layers
 from parity_tests.faults.planting import Fault, InLayer, InModule, InNetwork, InTable
 
 

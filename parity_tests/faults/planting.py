@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from jaxalex.networks.tables import Flatten
+from jaxalex.networks.rows import Flatten
 from parity_tests.alexnet.networks import Case, torch_module
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxalex.networks.tables import Flatten, Pool
+from jaxalex.networks.rows import Flatten, Pool
 from netparity import bounds
 from parity_tests.alexnet.networks import Case, jax_network
 
