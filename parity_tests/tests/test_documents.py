@@ -40,7 +40,8 @@ def test_the_guide_s_first_example_is_short_and_passes_and_its_table_is_the_prin
     printed = capsys.readouterr().out
     assert "network: PASSED" in printed
     guide = (DOCS / "port-your-own.md").read_text()
-    assert "\n".join(f"    {line}" for line in printed.splitlines()[2:4]) in guide
+    for line in printed.splitlines()[2:4]:  # the errors after stage, quantity and n depend on the machine
+        assert re.search(r"^    " + r"\s+".join(line.split()[:3]) + r"\s+\S+e-16\s+\S+e-07", guide, re.MULTILINE)
     known["labels"] = np.array([0, 3, 9, 3])
     exec(check, known)
     assert known["check"]().passed
