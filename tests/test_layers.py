@@ -38,19 +38,25 @@ def _gradients(function: Callable[..., jax.Array], cotangent: jax.Array, *args: 
 
 
 def _same(
-    conv2d: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array, stride: int, padding: int, key: jax.Array
+    conv2d: Callable[..., jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+    key: jax.Array,
+    groups: int = 1,
 ) -> None:
     """Value and both gradients are the plain convolution's."""
     sizes = (out_size(n, len(kernel), stride, padding) for n in x.shape[1:3])
     cotangent = jax.random.normal(key, (len(x), *sizes, kernel.shape[-1]))
     found = _gradients(conv2d, cotangent, x, kernel)
-    plain = _gradients(lambda x, k: layers.conv2d_plain(x, k, stride, padding), cotangent, x, kernel)
+    plain = _gradients(lambda x, k: layers.conv2d_plain(x, k, stride, padding, groups), cotangent, x, kernel)
     assert found[0].shape == cotangent.shape
     for actual, expected in zip(found, plain, strict=True):
         _close(actual, expected)
 
 
-# (kernel, stride, padding) of every convolution in the two networks, and a few that none has.
+# (kernel, stride, padding) of every convolution in the networks, and a few that none has.
 @pytest.mark.parametrize(
     ("size", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (11, 4, 2), (7, 1, 6), (3, 2, 0), (1, 1, 0), (2, 3, 1)]
 )
@@ -72,9 +78,27 @@ def test_conv2d_of_few_tiles_equals_plain(size: int, padding: int, batch: int) -
     _same(lambda x, k: layers.conv2d(x, k, 1, padding), x, kernel, 1, padding, keys[2])
 
 
+# 20 channels a group are enough for Winograd's products, 3 are not.
+@pytest.mark.parametrize(("size", "padding", "channels"), [(3, 1, 20), (5, 2, 20), (3, 1, 3)])
+def test_grouped_conv2d_equals_plain(size: int, padding: int, channels: int) -> None:
+    keys = jax.random.split(jax.random.key(size), 3)
+    x, kernel = (
+        jax.random.normal(keys[0], (2, 13, 10, 2 * channels)),
+        jax.random.normal(keys[1], (size, size, channels, 6)),
+    )
+    _same(lambda x, k: layers.conv2d(x, k, 1, padding, 2), x, kernel, 1, padding, keys[2], groups=2)
+
+
+def test_a_group_sees_its_own_channels_only() -> None:
+    x = jnp.arange(1.0, 5.0).reshape(1, 1, 1, 4)  # groups 1 2 and 3 4
+    kernel = jnp.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(1, 1, 2, 2)  # first feature 1 100, second 10 1000
+    assert layers.conv2d(x, kernel, groups=2).ravel().tolist() == [1 + 200, 30 + 4000]
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: layers.conv2d(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 4, 2)), 1, 1, 2),  # 4 channels where 2 are seen
         lambda: layers.max_pool(jnp.ones((4, 4, 1)), 2, 2),  # no batch
         lambda: layers.conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 5, 1))),  # 2 channels and 5
         lambda: layers.conv2d(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 2, 2, 1))),  # no square
@@ -118,6 +142,37 @@ def test_max_pool_gives_a_tie_to_the_first_maximum(sign: float) -> None:
     column = jnp.array([[0.0, sign], [sign, sign]]).reshape(1, 2, 2, 1)
     grad = jax.grad(lambda x: layers.max_pool(x, 2, 2).sum())(column)
     assert grad[0, :, :, 0].tolist() == ([[0, 1], [0, 0]] if sign > 0 else [[1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+def test_local_response_norm_equals_plain(beta: float) -> None:
+    keys = jax.random.split(jax.random.key(0))
+    x, cotangent = (jax.random.normal(key, (2, 3, 4, 9)) for key in keys)
+    fast = _gradients(lambda x: layers.local_response_norm(x, 5, 0.2, beta, 2.0), cotangent, x)
+    plain = _gradients(lambda x: layers.local_response_norm_plain(x, 5, 0.2, beta, 2.0), cotangent, x)
+    for actual, expected in zip(fast, plain, strict=True):
+        _close(actual, expected)
+
+
+def test_local_response_norm_by_hand() -> None:
+    # Krizhevsky et al. 2012, section 3.3, over 3 channels: the first and the last have one neighbour.
+    x = jnp.array([2.0, 4.0, 4.0, 8.0]).reshape(1, 1, 1, 4)
+    sums = [4 + 16, 4 + 16 + 16, 16 + 16 + 64, 16 + 64]
+    expected = [a / (6 + 0.5 * s) ** 0.75 for a, s in zip([2, 4, 4, 8], sums, strict=True)]
+    assert expected[0] == 2 / 8  # 16 to the power of 3/4
+    out = layers.local_response_norm(x, 3, 0.5, 0.75, 6.0)
+    np.testing.assert_allclose(out.ravel(), expected, rtol=1e-15)
+
+
+def test_adaptive_avg_pool_by_hand() -> None:
+    """7 pixels in 3 windows: 0 to 2, 2 to 4, 4 to 6; 2 in 3: 0, both, 1."""
+    x = jnp.stack([jnp.arange(7.0)[:, None] * jnp.ones(2), jnp.ones((7, 1)) * jnp.array([0.0, 4.0])], axis=-1)[None]
+    out = layers.adaptive_avg_pool(x, 3)
+    assert out[0, :, :, 0].tolist() == [[1.0] * 3, [3.0] * 3, [5.0] * 3]
+    assert out[0, :, :, 1].tolist() == [[0.0, 2.0, 4.0]] * 3
+    grown = layers.adaptive_avg_pool(jnp.array([5.0, 7.0]).reshape(1, 1, 2, 1), 2)  # one row becomes two
+    assert grown[0, :, :, 0].tolist() == [[5.0, 7.0]] * 2
+    assert layers.adaptive_avg_pool(x, 7).shape == (1, 7, 7, 2)
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(1, 1), (8, 1), (8, 2), (7, 2), (7, 7)])

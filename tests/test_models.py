@@ -28,7 +28,15 @@ def _small(name: str = "cifar10", **options: object) -> tuple[models.AlexNet, di
     return model, jax.jit(model.init)(jax.random.key(0), images)["params"], images
 
 
-@pytest.mark.parametrize(("name", "size", "parameters"), [("paper", 224, 62_378_344), ("cifar10", 32, 36_113_290)])
+@pytest.mark.parametrize(
+    ("name", "size", "parameters"),
+    [
+        ("paper", 224, 62_378_344),
+        ("cifar10", 32, 36_113_290),
+        ("original", 224, 60_965_224),
+        ("torchvision", 224, 61_100_840),
+    ],
+)
 def test_parameter_counts(name: str, size: int, parameters: int) -> None:
     params = jax.eval_shape(models.build(name).init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
@@ -37,7 +45,7 @@ def test_parameter_counts(name: str, size: int, parameters: int) -> None:
     assert all(set(layer) == {"kernel", "bias"} for layer in params.values())
 
 
-# Krizhevsky et al. 2012 in one tower: out size, channels, kernel, padding, stride.
+# Out size, channels, kernel, padding, stride. Krizhevsky et al. 2012 in one tower:
 PAPER_TABLE = {
     "conv1": ([55, 55], 96, 11, 2, 4),
     "pool1": ([27, 27], 96, 3, 0, 2),
@@ -64,12 +72,39 @@ CIFAR10_TABLE = {
     "fc2": (None, 4096, None, None, None),
     "fc3": (None, 10, None, None, None),
 }
+# As published: a response normalisation after conv1 and conv2 (section 3.3).
+ORIGINAL_TABLE = {}
+for _name, _row in PAPER_TABLE.items():
+    ORIGINAL_TABLE[_name] = _row
+    if _name in ("conv1", "conv2"):
+        ORIGINAL_TABLE[f"norm{_name[-1]}"] = (*_row[:2], None, None, None)
+# Krizhevsky 2014, as torchvision's documentation has it: 64, 192, 384, 256 and 256 filters.
+TORCHVISION_TABLE = {
+    "conv1": ([55, 55], 64, 11, 2, 4),
+    "pool1": ([27, 27], 64, 3, 0, 2),
+    "conv2": ([27, 27], 192, 5, 2, 1),
+    "pool2": ([13, 13], 192, 3, 0, 2),
+    "conv3": ([13, 13], 384, 3, 1, 1),
+    "conv4": ([13, 13], 256, 3, 1, 1),
+    "conv5": ([13, 13], 256, 3, 1, 1),
+    "pool3": ([6, 6], 256, 3, 0, 2),
+    "avgpool": ([6, 6], 256, None, None, None),
+    "fc1": (None, 4096, None, None, None),
+    "fc2": (None, 4096, None, None, None),
+    "fc3": (None, 1000, None, None, None),
+}
+GROUPS = {"original": {"conv2": 2, "conv4": 2, "conv5": 2}}
 
 
 @pytest.mark.parametrize(
     ("name", "table", "parameters", "macs"),
-    # Multiply-adds by hand: the sum over the table of kernel² · in · out · pixels, and in · out.
-    [("paper", PAPER_TABLE, 62_378_344, 1_135_256_096), ("cifar10", CIFAR10_TABLE, 36_113_290, 224_108_544)],
+    # Multiply-adds by hand: the sum over the table of kernel² · in · out · pixels / groups, and in · out.
+    [
+        ("paper", PAPER_TABLE, 62_378_344, 1_135_256_096),
+        ("cifar10", CIFAR10_TABLE, 36_113_290, 224_108_544),
+        ("original", ORIGINAL_TABLE, 60_965_224, 724_406_816),
+        ("torchvision", TORCHVISION_TABLE, 61_100_840, 714_188_480),
+    ],
 )
 def test_summary_prints_the_published_table(name, table, parameters, macs, capsys) -> None:
     assert summary.main(["--model", name, "--json"]) == 0
@@ -80,6 +115,8 @@ def test_summary_prints_the_published_table(name, table, parameters, macs, capsy
     }
     assert rows == table
     assert list(rows) == list(table)
+    groups = {row["name"]: row["groups"] for row in printed["layers"] if row["groups"] not in (None, 1)}
+    assert groups == GROUPS.get(name, {})
     assert (printed["parameters"], printed["macs"]) == (parameters, macs)
     assert sum(row["parameters"] for row in printed["layers"]) == parameters
     assert summary.main(["--model", name]) == 0
@@ -101,6 +138,31 @@ def test_image_too_small_shows_the_arithmetic(capsys) -> None:
     model = models.build("cifar10", width=0.05)
     with pytest.raises(UsageError, match=r"32x7 .* pool3"):
         model.init(jax.random.key(0), jnp.zeros((1, 32, 7, 3)))
+
+
+def test_torchvisions_network_takes_any_image_from_63_pixels_on() -> None:
+    model = models.build("torchvision", width=0.05)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 63, 80, 3)))["params"]
+    assert params["fc1"]["kernel"].shape[0] == 6 * 6 * 13
+    assert model.apply({"params": params}, jnp.zeros((2, 224, 130, 3))).shape == (2, 1000)
+    with pytest.raises(UsageError, match=r"62x63 are too small: pool3"):
+        model.init(jax.random.key(0), jnp.zeros((1, 62, 63, 3)))
+
+
+@pytest.mark.parametrize("width", [0.01, 0.05, 0.33])
+def test_both_towers_are_as_wide(width: float) -> None:
+    model = models.build("original", width=width)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 72, 3)))["params"]
+    for layer, groups in GROUPS["original"].items():
+        before = {"conv2": "conv1", "conv4": "conv3", "conv5": "conv4"}[layer]
+        inputs, features = shapes[layer]["kernel"].shape[2:]
+        assert inputs * groups == shapes[before]["bias"].shape[0]
+        assert features % groups == 0
+
+
+def test_the_2014_networks_dropout_comes_before_its_dense_layers() -> None:
+    names = [row.name for row in models.NETWORKS["torchvision"].layers if not isinstance(row, Flatten)]
+    assert names[-8:] == ["avgpool", "drop1", "fc1", "relu6", "drop2", "fc2", "relu7", "fc3"]
 
 
 def test_capture_names_every_intermediate_in_order() -> None:
@@ -198,7 +260,14 @@ def test_a_subclass_may_compute_a_row_in_its_own_way() -> None:
 
 
 def test_the_classes_are_the_networks_of_their_names() -> None:
-    for name, published in (("paper", models.AlexNetPaper()), ("cifar10", models.AlexNetCifar10())):
+    classes = {
+        "paper": models.AlexNetPaper,
+        "cifar10": models.AlexNetCifar10,
+        "original": models.AlexNetOriginal,
+        "torchvision": models.AlexNetTorchvision,
+    }
+    assert set(classes) == set(models.NETWORKS)
+    for name, published in ((name, kind()) for name, kind in classes.items()):
         built = models.build(name)
         assert (published.layers, published.num_classes) == (built.layers, built.num_classes)
         assert models.NETWORKS[name].name == name
@@ -262,7 +331,7 @@ def test_dtypes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg"}, "unknown model 'vgg': known are cifar10, paper"),
+        ({"name": "vgg"}, "unknown model 'vgg': known are cifar10, paper, original, torchvision"),
         ({"name": "paper", "init": "zeros"}, "unknown init 'zeros'"),
         ({"name": "paper", "width": 0.0}, "width must be a number above 0, not 0.0"),
         ({"name": "paper", "width": float("nan")}, "width must be"),
@@ -275,7 +344,7 @@ def test_build_refuses(arguments: dict, message: str) -> None:
 
 
 def test_config_knows_the_same_names() -> None:
-    assert config.MODELS == ("cifar10", "paper")
+    assert config.MODELS == ("cifar10", "paper", "original", "torchvision")
     assert set(config.MODELS) == set(models.NETWORKS)
     assert set(config.INITS) == set(initializers.SCHEMES)
 

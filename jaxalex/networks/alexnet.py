@@ -213,7 +213,7 @@ def build(
     7
     """
     if name not in NETWORKS:
-        raise UsageError(f"unknown model {name!r}: known are {', '.join(sorted(NETWORKS))}")
+        raise UsageError(f"unknown model {name!r}: known are {', '.join(NETWORKS)}")
     if init not in initializers.SCHEMES:
         raise UsageError(f"unknown init {init!r}: known are {', '.join(sorted(initializers.SCHEMES))}")
     if not (math.isfinite(width) and width > 0):

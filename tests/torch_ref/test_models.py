@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -31,6 +32,9 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
         ("cifar10", {}, 36_113_290),
         ("cifar10", {"num_classes": 100}, 36_113_290 + 90 * 4097),
         ("paper", {"input_channels": 1}, 62_378_344 - 2 * 11 * 11 * 96),
+        ("original", {}, 60_965_224),
+        ("torchvision", {}, 61_100_840),
+        ("torchvision", {"num_classes": 10, "input_channels": 1}, 61_100_840 - 990 * 4097 - 2 * 11 * 11 * 64),
     ],
 )
 def test_number_of_parameters(name, arguments, parameters):
@@ -65,6 +69,37 @@ def test_shapes_of_the_cifar10_network():
     assert found["fc1.1.weight"] == (4096, 4096)
     assert found["fc2.0.weight"] == (4096, 4096)
     assert found["fc3.0.weight"] == (10, 4096)
+
+
+def test_shapes_of_the_two_towers():
+    """A filter of conv2, conv4 and conv5 sees the 48 or 192 channels on its own GPU."""
+    with torch.device("meta"):
+        found = shapes(models.AlexNetOriginal())
+    assert list(found) == NAMES
+    assert [found[f"conv{i}.0.weight"] for i in range(1, 6)] == [
+        *((96, 3, 11, 11), (256, 48, 5, 5), (384, 256, 3, 3), (384, 192, 3, 3), (256, 192, 3, 3))
+    ]
+    assert [found[f"{name}.weight"] for name in ("fc1.1", "fc2.0", "fc3.0")] == [
+        (4096, 9216),
+        (4096, 4096),
+        (1000, 4096),
+    ]
+
+
+def test_torchvisions_network_is_torchvisions():
+    """At full width its own class and layers; another width or number of channels changes sizes, and nothing else."""
+    with torch.device("meta"):
+        own = models.build("torchvision")
+        other = models.build("torchvision", num_classes=7, input_channels=4)
+        narrow = shapes(models.build("torchvision", num_classes=7, width=0.0625))
+    assert type(own) is type(other) is torchvision.models.AlexNet
+    assert str(own) == str(torchvision.models.alexnet())
+    changed = str(own).replace("Conv2d(3, ", "Conv2d(4, ").replace("out_features=1000", "out_features=7")
+    assert str(other) == changed
+    assert [size[0] for name, size in narrow.items() if name.endswith("bias")] == [4, 12, 24, 16, 16, 256, 256, 7]
+    assert set(models.TORCHVISION_STAGES.values()) == {
+        name for name, module in own.named_modules() if not list(module.children())
+    }
 
 
 def test_width_scales_hidden_sizes_alone():
@@ -149,6 +184,31 @@ def test_forward_is_the_table_written_as_functions(name, size):
     assert torch.equal(seen["fc3"], logits)
 
 
+def test_the_original_is_the_paper_s_table_in_two_towers():
+    """Section 3.5's layers as functions: each tower on its own, and section 3.3's normalisation as it is written."""
+    torch.manual_seed(0)
+    model = models.build("original", num_classes=5, width=0.05).double().eval()
+    images = 4 * torch.randn(2, 3, 71, 96, dtype=torch.float64)
+    model.fc1[1] = nn.Linear(2 * 14, 205, dtype=torch.float64)
+    weights = model.state_dict()
+    x = images
+    for i, (stride, padding, pool) in enumerate(TABLE["paper"], start=1):
+        kernel, bias = weights[f"conv{i}.0.weight"], weights[f"conv{i}.0.bias"]
+        towers = 2 if i in (2, 4, 5) else 1
+        parts = zip(x.chunk(towers, 1), kernel.chunk(towers), bias.chunk(towers), strict=True)
+        x = torch.cat([F.conv2d(a, k, b, stride=stride, padding=padding) for a, k, b in parts], 1).clamp(min=0)
+        if i in (1, 2):
+            n = x.shape[1]
+            sums = [sum(x[:, j] ** 2 for j in range(max(0, c - 2), min(n, c + 3))) for c in range(n)]
+            x = torch.stack([x[:, c] / (2 + 1e-4 * sums[c]) ** 0.75 for c in range(n)], 1)
+        if pool:
+            x = F.max_pool2d(x, *pool)
+    for layer in ("fc1.1", "fc2.0"):
+        x = (x.flatten(1) @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]).clamp(min=0)
+    expected = x @ weights["fc3.0.weight"].T + weights["fc3.0.bias"]
+    torch.testing.assert_close(model(images), expected, rtol=1e-12, atol=1e-14)
+
+
 def test_output_is_logits():
     torch.manual_seed(0)
     model = models.build("cifar10", width=0.05).eval()
@@ -224,6 +284,8 @@ def test_weights_that_a_plain_script_saved_load_as_they_are(tmp_path):
         {"name": "paper", "width": float("inf")},
         {"name": "paper", "num_classes": 0},
         {"name": "paper", "input_channels": 0},
+        {"name": "torchvision", "num_classes": 0},
+        {"name": "original", "width": -1.0},
     ],
 )
 def test_impossible_networks_are_refused(arguments):
