@@ -28,7 +28,13 @@ def _parser() -> cli.Parser:
         _EPILOG,
     )
     add = parser.add_argument_group("what to measure").add_argument
-    add("--model", choices=(*s.MODELS, "all"), default="all", help="default all")
+    add(
+        "--model",
+        type=_among((*s.MODELS, "all")),
+        default="cifar10,paper",
+        metavar="M,M,…",
+        help=f"default cifar10,paper; of {', '.join(s.MODELS)}, or all",
+    )
     add("--mode", choices=(*s.MODES, "all"), default="all", help="default all")
     add(
         "--batch-size",
@@ -112,7 +118,8 @@ def _main(argv: Sequence[str] | None) -> None:
     args.repeats = args.repeats or (3 if args.quick else 7)
     args.sample_seconds = args.sample_seconds or (0.02 if args.quick else 0.3)
     precisions = [args.precision] if isinstance(args.precision, str) else args.precision
-    models, modes = (known if given == "all" else (given,) for given, known in _given(args))
+    models = s.MODELS if "all" in args.model else args.model
+    modes = s.MODES if args.mode == "all" else (args.mode,)
     plan = s.plan(models, modes, args.batch_size, precisions, args.device, args.width)
 
     from benchmarks import suite
@@ -136,10 +143,6 @@ def _main(argv: Sequence[str] | None) -> None:
         raise RunError(f"not all could be measured: {'; '.join(failures)}")
     if not complete:
         raise RunError("the time limit came before the end: run the same command with --resume to go on")
-
-
-def _given(args: argparse.Namespace) -> list[tuple[str, Sequence[str]]]:
-    return [(args.model, s.MODELS), (args.mode, s.MODES)]
 
 
 def _check(parser: cli.Parser, args: argparse.Namespace) -> None:

@@ -189,7 +189,7 @@ def test_the_original_is_the_paper_s_table_in_two_towers():
     torch.manual_seed(0)
     model = models.build("original", num_classes=5, width=0.05).double().eval()
     images = 4 * torch.randn(2, 3, 71, 96, dtype=torch.float64)
-    model.fc1[1] = nn.Linear(2 * 14, 205, dtype=torch.float64)
+    model.fc1[1] = nn.Linear(2 * 12, 205, dtype=torch.float64)
     weights = model.state_dict()
     x = images
     for i, (stride, padding, pool) in enumerate(TABLE["paper"], start=1):
