@@ -166,7 +166,7 @@ def test_local_response_norm_by_hand() -> None:
 
 def test_adaptive_avg_pool_by_hand() -> None:
     """7 pixels in 3 windows: 0 to 2, 2 to 4, 4 to 6; 2 in 3: 0, both, 1."""
-    x = jnp.stack([jnp.arange(7.0)[:, None] * jnp.ones(2), jnp.ones((7, 1)) * jnp.array([0.0, 4.0])], axis=-1)[None]
+    x = jnp.stack(jnp.meshgrid(jnp.arange(7.0), jnp.array([0.0, 4.0]), indexing="ij"), axis=-1)[None]
     out = layers.adaptive_avg_pool(x, 3)
     assert out[0, :, :, 0].tolist() == [[1.0] * 3, [3.0] * 3, [5.0] * 3]
     assert out[0, :, :, 1].tolist() == [[0.0, 2.0, 4.0]] * 3
