@@ -20,7 +20,9 @@ from jaxalex.system import files
 MODELS = tuple(NETWORKS)
 DATASETS = ("auto", "cifar10", "digits")
 INITS = ("torch", "flax", "he", "paper")
-NORMALIZATIONS = ("half", "dataset")
+NORMALIZATIONS = ("half", "dataset", "mean")
+AUGMENTATIONS = ("none", "paper")
+SCHEDULES = ("constant", "plateau")
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 NONFINITE = ("stop", "skip")
@@ -41,12 +43,18 @@ class TrainConfig:
       data_dir: the data's folder; None means JAXALEX_DATA_DIR, else tensorflow-datasets' folder.
       batch_size: samples per step.
       num_epochs: passes over the training set.
-      learning_rate: of SGD, constant; like momentum and weight decay within float32's range.
+      learning_rate: of SGD, to begin with; like momentum and weight decay within float32's range.
+      schedule: "constant", or "plateau": divided by 10, three times at most, when the evaluation stops improving.
+      patience: epochs in a row without a better evaluation after which "plateau" divides.
       momentum: of SGD, in [0, 1).
       weight_decay: coupled (added to the gradient), as in torch.optim.SGD.
       seed: of the split, the initial parameters, the order of samples and dropout.
       init: "torch", "flax", "he" or "paper": see `jaxalex.networks.initializers`.
-      normalize: "half", (x/255 - 0.5)/0.5, or "dataset", by the mean and deviation of the train split.
+      normalize: "half", (x/255 - 0.5)/0.5; "dataset", by the mean and deviation of the train split; or "mean", x less
+        the mean of the train split, on the scale of 255.
+      augment: "none", or "paper": training pictures are cropped, mirrored and shifted in colour at random, and the
+        evaluation sees the central crop (`jaxalex.training.augment`).
+      test_crops: 1, or 10 to test with ten crops, too.
       device: "auto", "cpu" or "gpu".
       precision: "float32" (full, on every device), "tf32" or "bfloat16" (float32 parameters and loss).
       limit_train: train on the first N samples of the shuffled train split; None means all.
@@ -68,11 +76,15 @@ class TrainConfig:
     batch_size: int = 32
     num_epochs: int = 20
     learning_rate: float = 0.01
+    schedule: str = "constant"
+    patience: int = 3
     momentum: float = 0.9
     weight_decay: float = 0.0
     seed: int = 0
     init: str = "torch"
     normalize: str = "half"
+    augment: str = "none"
+    test_crops: int = 1
     device: str = "auto"
     precision: str = "float32"
     limit_train: int | None = None
@@ -89,6 +101,8 @@ class TrainConfig:
                 raise UsageError(f"unknown {_flag(field)} {getattr(self, field)!r}: known are {', '.join(known)}")
         for field in _RANGES:
             check_range(field, getattr(self, field))
+        if self.recipe == "paper" and self.dataset == "auto":
+            raise UsageError("--recipe paper leaves the data to you: give --dataset, as in --dataset cifar10")
 
 
 # By name, the values in which each recipe differs from TrainConfig's defaults.
@@ -97,6 +111,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     "baseline": {},
     # The embedded digits, learned in minutes on two cores. With PyTorch's init they would sit at ln 10 for 5 epochs.
     "quickstart": {"dataset": "digits", "init": "flax", "num_epochs": 8},
+    # Krizhevsky et al. 2012: docs/recipes.md gives each value's section.
+    "paper": {
+        "model": "original",
+        "init": "paper",
+        "normalize": "mean",
+        "augment": "paper",
+        "test_crops": 10,
+        "batch_size": 128,
+        "num_epochs": 90,
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "schedule": "plateau",
+    },
 }
 
 _CHOICES = {
@@ -105,6 +133,8 @@ _CHOICES = {
     "dataset": DATASETS,
     "init": INITS,
     "normalize": NORMALIZATIONS,
+    "augment": AUGMENTATIONS,
+    "schedule": SCHEDULES,
     "device": DEVICES,
     "precision": PRECISIONS,
     "on_nonfinite": NONFINITE,
@@ -121,6 +151,8 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "learning_rate": (lambda v: _SMALLEST <= v <= _LARGEST, f"from {_SMALLEST} to {_LARGEST}"),
     "momentum": (lambda v: v == 0 or _SMALLEST <= v <= _BELOW_ONE, f"0, or from {_SMALLEST} to {_BELOW_ONE}"),
     "weight_decay": (lambda v: v == 0 or _SMALLEST <= v <= _LARGEST, f"0, or from {_SMALLEST} to {_LARGEST}"),
+    "patience": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
+    "test_crops": (lambda v: v in (1, 10), "1 or 10"),
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     "limit_train": (lambda v: v >= 1, "at least 1"),
     "limit_eval": (lambda v: v >= 1, "at least 1"),

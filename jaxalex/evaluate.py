@@ -41,6 +41,12 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "--limit-eval", type=int, metavar="N", help="the first N of the test set (default: as in training)"
     )
+    parser.add_argument(
+        "--test-crops",
+        type=int,
+        metavar="1|10",
+        help="10: also average the predictions for ten crops of each picture (default: as in training)",
+    )
     return parser
 
 
@@ -51,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = _parser().parse(argv)
         if flags.limit_eval is not None and flags.limit_eval < 1:
             raise UsageError(f"--limit-eval must be at least 1, not {flags.limit_eval}")
+        config_lib.check_range("test_crops", flags.test_crops)
         settings.start_jax()
         import numpy as np
 
@@ -69,12 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         splits = data.load(flags.dataset or description.dataset, data_dir, 0, limit_eval=limit)
         if splits.num_classes != description.num_classes:
             raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
-        result = evaluate(loaded.state, place(splits.test, loaded.sharding))
-        if not (math.isfinite(result.loss) and np.isfinite(result.logits).all()):
+        test_set = place(splits.test, loaded.sharding)
+        crops = {1, flags.test_crops or (config.test_crops if config else 1)}
+        results = {number: evaluate(loaded.state, test_set, crops=number) for number in sorted(crops)}
+        if not all(math.isfinite(result.loss) and np.isfinite(result.logits).all() for result in results.values()):
             raise RunError(f"{loaded.file}: {NOT_FINITE}")
         if loaded.config:
             print(f"network    {loaded.file}" + (f": {loaded.when}" if loaded.when else ""))
-        print(report.test_line(result.loss, result.accuracy))
+        for number, result in results.items():
+            top5 = report.top5_accuracy(result.logits, splits.test.labels)
+            print(report.test_line(result.loss, result.accuracy, top5, number))
 
     return cli.run(command)
 

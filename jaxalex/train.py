@@ -19,6 +19,7 @@ examples:
   python -m jaxalex.train --recipe quickstart
   python -m jaxalex.train --dataset cifar10 --num-epochs 3
   python -m jaxalex.train --dataset cifar10 --data-dir DIR --init flax --workdir runs/flax
+  python -m jaxalex.train --recipe paper --dataset cifar10
   python -m jaxalex.train --resume runs/flax"""
 
 
@@ -61,16 +62,30 @@ def _add_run_flags(parser: cli.Parser) -> None:
     _add(
         group,
         "normalize",
-        "half: to -1..1; dataset: by the train split's statistics",
+        "half: to -1..1; dataset: by the train split's statistics; mean: less its mean, on the scale of 255",
         choices=config_lib.NORMALIZATIONS,
+    )
+    _add(
+        group,
+        "augment",
+        "paper: crop, mirror and shift the colours of training pictures as in the 2012 paper",
+        choices=config_lib.AUGMENTATIONS,
     )
     _add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
     _add(group, "limit_eval", "evaluate and test on the first N samples of each set", type=int, metavar="N")
+    _add(group, "test_crops", "10: at the end, also test with ten crops of each picture", type=int, metavar="1|10")
 
     group = parser.add_argument_group("training")
     _add(group, "batch_size", "samples per step", type=int, metavar="N")
     _add(group, "num_epochs", "passes over the train split", type=int, metavar="N")
     _add(group, "learning_rate", "of SGD", type=float, metavar="F")
+    _add(
+        group,
+        "schedule",
+        "plateau: divide the learning rate by 10 when the evaluation stops improving, three times at most",
+        choices=config_lib.SCHEDULES,
+    )
+    _add(group, "patience", "of the plateau: epochs in a row without a better evaluation", type=int, metavar="N")
     _add(group, "momentum", "of SGD", type=float, metavar="F")
     _add(group, "weight_decay", "added to the gradient, as torch.optim.SGD does", type=float, metavar="F")
     _add(group, "seed", "for the split, the parameters, the order of samples and dropout", type=int, metavar="N")

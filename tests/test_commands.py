@@ -53,7 +53,7 @@ def test_what_training_prints(run) -> None:
     assert len(epochs) == 3
     for number, line in enumerate(epochs, start=1):
         assert re.fullmatch(EPOCH.format(n=number), line)
-    assert re.fullmatch(r"\[Test     \] loss: \d+\.\d{3} acc: \d+\.\d{3}%", lines[-2])
+    assert re.fullmatch(r"\[Test     \] loss: \d+\.\d{3} acc: \d+\.\d{3}% top5: \d+\.\d{3}%", lines[-2])
     header = "\n".join(lines[:6])
     for part in ("jax 0.", "flax 0.", "cores", "digits (scikit-learn): 1,149 train, 90 eval, 90 test", "parameters"):
         assert part in header
@@ -69,7 +69,8 @@ def test_what_training_leaves(run) -> None:
     assert (summary["dataset"], summary["model"], summary["epochs"]) == ("digits", "cifar10", 3)
     assert (summary["train_size"], summary["eval_size"], summary["test_size"]) == (1149, 90, 90)
     assert f"{summary['parameters']:,} parameters" in output
-    assert report.test_line(summary["test_loss"], summary["test_accuracy"]) in output
+    figures = (summary[f"test_{name}"] for name in ("loss", "accuracy", "top5_accuracy"))
+    assert report.test_line(*figures, crops=1) in output
     assert summary["images_per_second"] > 0
     assert summary["wall_seconds"] > summary["compile_seconds"] > 0
     assert summary["devices"][0].startswith("cpu: ")

@@ -228,16 +228,20 @@ def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: b
     )
 
 
-def evaluate(state: TrainState, placed: Placed, between: Callable[[], None] = lambda: None) -> Evaluation:
+def evaluate(
+    state: TrainState, placed: Placed, between: Callable[[], None] = lambda: None, crops: int = 1
+) -> Evaluation:
     """Loss and accuracy over every sample of a placed image set, without dropout.
 
     Args:
       between: called after each batch; an exception from it ends the evaluation.
+      crops: 1, or 10 for ten-crop testing (`steps.eval_ten_crops_step`).
     """
+    eval_step = steps.eval_step if crops == 1 else steps.eval_ten_crops_step
     size = len(placed)
     results: list[tuple[steps.Metrics, jax.Array]] = []
     for data, rows in placed.dispatches(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), at_once=1):
-        results.append(steps.eval_step(state, data, rows[0]))
+        results.append(eval_step(state, data, rows[0]))
         # Stay no more than one batch ahead of the device, so that `between` can stop the evaluation in time.
         jax.block_until_ready(results[-2:-1])
         between()

@@ -17,13 +17,12 @@ import numpy as np
 from jaxalex import config as config_lib
 from jaxalex import data
 from jaxalex.config import TrainConfig
-from jaxalex.data.stats import normalization
 from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import environment, files, interrupt, lock, settings
 from jaxalex.system.devices import choose_device
-from jaxalex.training import advice, capacity, folder, optim, pictures, placement, report
+from jaxalex.training import advice, augment, capacity, folder, optim, pictures, placement, report
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
     CompiledEpoch,
@@ -36,8 +35,8 @@ from jaxalex.training.epochs import (
 from jaxalex.training.keeper import Keeper
 from jaxalex.training.placement import Placed, place
 from jaxalex.training.progress import Progress, describe_run
-from jaxalex.training.schedule import Schedule, Stopwatch
-from jaxalex.training.state import TrainState, create_train_state
+from jaxalex.training.schedule import Schedule, Stopwatch, plateau_learning_rate
+from jaxalex.training.state import TrainState, create_train_state, input_scale
 from jaxalex.weights.safetensors import Description, save_weights
 
 
@@ -92,8 +91,9 @@ def train_and_evaluate(
         notify=say,
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
-    scale = normalization(config.normalize, splits.train.images)
-    create = functools.partial(_initial_state, config, splits, scale, init_key)
+    scale = input_scale(config.normalize, splits.train.images)
+    basis = augment.colour_basis(splits.train.images) if config.augment == "paper" else None
+    create = functools.partial(_initial_state, config, splits, scale, basis, init_key)
     capacity.check(create, config.width, splits, placement.free_bytes(sharding))
     # Waited for, so that whatever goes wrong does so here, and the state is in memory before what is free is read.
     state = jax.block_until_ready(create(config.width))
@@ -136,6 +136,7 @@ def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) 
     for epoch in range(progress.epoch, config.num_epochs + 1):
         indices = epoch_indices(len(splits.train), config.batch_size, config.seed, epoch)
         description = f"epoch {epoch} of {config.num_epochs}"
+        state, learning_rate = _with_learning_rate(run, state, progress)
         while progress.tally.step < len(indices):
             pause = functools.partial(keeper.due, epoch)
             state, tally = train_one_epoch(
@@ -150,7 +151,7 @@ def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) 
         evaluation = evaluate(state, eval_set, functools.partial(keeper.stop_if_asked, state, progress))
         if not math.isfinite(evaluation.loss):
             raise NotFiniteError(f"the evaluation loss is {evaluation.loss} after {description}")
-        row = _row(progress, evaluation, len(splits.train))
+        row = _row(progress, evaluation, len(splits.train), learning_rate)
         progress = Progress(epoch + 1, rows=(*progress.rows, row))
         run.say(report.epoch_line(row))
         keeper.save(state, progress, evaluation.accuracy)
@@ -167,10 +168,8 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     """Tests the network and writes the results: summary, weights and pictures."""
     config, splits, workdir, rows = run.config, run.splits, run.workdir, progress.rows
     test_set = place(splits.test, run.sharding)
-    test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress))
-    if not math.isfinite(test.loss):
-        raise NotFiniteError(f"the test loss is {test.loss}")
-    run.say(report.test_line(test.loss, test.accuracy))
+    test, figures = _tested(run, state, progress, test_set)
+    _, ten_crops = _tested(run, state, progress, test_set, 10) if config.test_crops == 10 else (None, {})
     summary = {
         "dataset": splits.name,
         "source": splits.source,
@@ -179,8 +178,8 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "train_size": len(splits.train),
         "eval_size": len(splits.eval),
         "test_size": len(splits.test),
-        "test_loss": test.loss,
-        "test_accuracy": test.accuracy,
+        **figures,
+        **ten_crops,
         "images_per_second": statistics.median(row.images_per_second for row in rows),
         "compile_seconds": run.compiled.compile_seconds,
         "wall_seconds": run.keeper.wall_seconds(),
@@ -207,7 +206,32 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     return summary
 
 
-def _row(progress: Progress, evaluation: Evaluation, train_size: int) -> report.EpochRow:
+def _tested(
+    run: _Run, state: TrainState, progress: Progress, test_set: Placed, crops: int = 1
+) -> tuple[Evaluation, dict[str, float]]:
+    """The result on the test set, said and by its names in the summary."""
+    test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress), crops)
+    if not math.isfinite(test.loss):
+        raise NotFiniteError(f"the test loss is {test.loss}")
+    top5 = report.top5_accuracy(test.logits, run.splits.test.labels)
+    run.say(report.test_line(test.loss, test.accuracy, top5, crops))
+    name = "test" if crops == 1 else "ten_crop_test"
+    figures = {f"{name}_loss": test.loss, f"{name}_accuracy": test.accuracy}
+    return test, figures if top5 is None else figures | {f"{name}_top5_accuracy": top5}
+
+
+def _with_learning_rate(run: _Run, state: TrainState, progress: Progress) -> tuple[TrainState, float | None]:
+    """The state with the learning rate of the current epoch, which follows from the finished ones; None if constant."""
+    config, rows = run.config, progress.rows
+    if config.schedule == "constant":
+        return state, None
+    rate = plateau_learning_rate(config.learning_rate, [row.eval_accuracy for row in rows], config.patience)
+    if rows and rate != rows[-1].learning_rate:
+        run.say(f"learning rate {rate:g} from epoch {progress.epoch} on: the evaluation has stopped improving")
+    return state.replace(opt_state=optim.with_learning_rate(state.opt_state, rate)), rate
+
+
+def _row(progress: Progress, evaluation: Evaluation, train_size: int, learning_rate: float | None) -> report.EpochRow:
     tally = progress.tally
     return report.EpochRow(
         epoch=progress.epoch,
@@ -218,6 +242,7 @@ def _row(progress: Progress, evaluation: Evaluation, train_size: int) -> report.
         seconds=tally.seconds,
         images_per_second=train_size / tally.seconds,
         skipped_steps=tally.skipped,
+        learning_rate=learning_rate,
     )
 
 
@@ -226,7 +251,12 @@ def _parameters(state: TrainState) -> int:
 
 
 def _initial_state(
-    config: TrainConfig, splits: data.Splits, scale: tuple[np.ndarray, np.ndarray], key: jax.Array, width: float
+    config: TrainConfig,
+    splits: data.Splits,
+    scale: tuple[np.ndarray, np.ndarray],
+    colour_basis: np.ndarray | None,
+    key: jax.Array,
+    width: float,
 ) -> TrainState:
     model = build(
         config.model,
@@ -235,10 +265,11 @@ def _initial_state(
         init=config.init,
         precision=config.precision,
     )
-    tx = optim.sgd(config.learning_rate, config.momentum, config.weight_decay)
+    sgd = optim.sgd if config.schedule == "constant" else optim.adjustable_sgd
+    tx = sgd(config.learning_rate, config.momentum, config.weight_decay)
     size = NETWORKS[config.model].image_size
     # The state lies where the key does: a computation follows its arguments.
-    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), *scale)
+    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), *scale, colour_basis)
 
 
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:

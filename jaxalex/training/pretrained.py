@@ -16,7 +16,6 @@ import optax
 
 from jaxalex import config as config_lib
 from jaxalex import data
-from jaxalex.data.stats import normalization
 from jaxalex.errors import RunError, UsageError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
@@ -25,7 +24,7 @@ from jaxalex.system.devices import choose_device
 from jaxalex.training import folder, placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.progress import Progress
-from jaxalex.training.state import TrainState
+from jaxalex.training.state import TrainState, input_scale
 from jaxalex.weights import convert
 from jaxalex.weights.safetensors import Description, load_weights
 
@@ -73,7 +72,9 @@ def load(
       RunError: the network does not fit into the device's memory.
     """
     if path.is_dir():
-        return _from_run(path, device_name, given or {}, checkpoint, warn)
+        found = _from_run(path, device_name, given or {}, checkpoint, warn)
+        cropped = found.config is not None and found.config.augment == "paper"
+        return dataclasses.replace(found, state=found.state.replace(central_crop=cropped))
     if checkpoint != "last":
         raise UsageError(f"{path}: --checkpoint needs a run folder, not a weights file")
     sharding = placement.on_device(choose_device(device_name, "float32"))
@@ -176,7 +177,7 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
     config_lib.check_range("width", given.get("width"))
     convert.from_torch(arrays, given["model"])  # checks all names and shapes before any of them is used
     splits = data.load(given["dataset"], given.get("data_dir"), 0)
-    mean, std = normalization(given["normalize"], splits.train.images)
+    mean, std = input_scale(given["normalize"], splits.train.images)
     return Description(
         model=given["model"],
         width=given.get("width") or 1.0,

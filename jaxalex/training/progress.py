@@ -46,7 +46,7 @@ class Progress:
 
     def to_record(self) -> dict[str, Any]:
         """As JSON values; Python writes floats so that they are read back bit for bit."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"rows": [row.to_json() for row in self.rows]}
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Progress:
@@ -74,9 +74,10 @@ def _number(value: Any, kind: type[int] | type[float]) -> Any:
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
     types = typing.get_type_hints(kind)
-    if values.keys() != types.keys():
+    optional = {field.name: float for field in dataclasses.fields(kind) if field.default is None}
+    if not types.keys() - optional.keys() <= values.keys() <= types.keys():
         raise ValueError(f"{sorted(values)} instead of {sorted(types)}")
-    return kind(**{name: _number(value, types[name]) for name, value in values.items()})
+    return kind(**{name: _number(value, (types | optional)[name]) for name, value in values.items()})
 
 
 def describe_run(config: TrainConfig, splits: Splits, dropout_key: jax.Array, device: jax.Device) -> dict[str, Any]:
@@ -123,6 +124,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     old, new = then.get("config"), now["config"]
     if isinstance(old, dict):
+        old = dataclasses.asdict(TrainConfig()) | old  # a field that did not exist then had its default's effect
         old, new = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (old, new))
     _refuse_another("config", old, new)
     _refuse_another("split", then.get("split"), now["split"])

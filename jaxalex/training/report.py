@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxalex.config import TrainConfig
 from jaxalex.data import Splits
 from jaxalex.system import environment, files
@@ -19,7 +21,10 @@ _PLATEAU_STEPS = 100
 
 @dataclasses.dataclass(frozen=True)
 class EpochRow:
-    """One epoch's figures: losses are means over samples, accuracies percent, times seconds."""
+    """One epoch's figures: losses are means over samples, accuracies percent, times seconds.
+
+    ``learning_rate`` is None, and is left out of every file, where it is the same in all epochs.
+    """
 
     epoch: int
     train_loss: float
@@ -29,6 +34,11 @@ class EpochRow:
     seconds: float
     images_per_second: float
     skipped_steps: int = 0
+    learning_rate: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, without those that are None."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_size: int, device: str) -> list[str]:
@@ -45,17 +55,27 @@ def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_siz
     found = environment.versions()
     names = ("jaxalex", "jax", "flax", "optax", "python")
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
-    resized = "" if (height, width) == (image_size, image_size) else f" (images resized to {image_size}x{image_size})"
+    falls = " (plateau)" if config.schedule == "plateau" else ""
+    fitted = _fitted(config, (height, width), image_size)
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
     return [
         "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
         f"device     {device}; {config.precision}",
         f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
         f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}",
-        f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
+        f"model      {config.model}{scaled}{fitted}, {parameters:,} parameters, {config.init} initialisation",
         f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
-        f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
+        f"learning rate {config.learning_rate:g}{falls}, momentum {config.momentum:g}{decay}; seed {config.seed}",
     ]
+
+
+def _fitted(config: TrainConfig, stored_hw: tuple[int, int], image_size: int) -> str:
+    """How images of another size than the network takes are brought to it."""
+    size = f"{image_size}x{image_size}"
+    if config.augment == "paper":
+        patch = "x".join(str(min(stored, image_size)) for stored in stored_hw)
+        return f" (random patches of {patch}" + (")" if patch == size else f", resized to {size})")
+    return "" if stored_hw == (image_size, image_size) else f" (images resized to {size})"
 
 
 def epoch_line(row: EpochRow) -> str:
@@ -68,16 +88,46 @@ def epoch_line(row: EpochRow) -> str:
         f"[Epoch {row.epoch:3d}] train_loss: {row.train_loss:.3f} train_acc: {row.train_accuracy:.3f}% "
         f"eval_loss: {row.eval_loss:.3f} eval_acc: {row.eval_accuracy:.3f}%"
         + (f" skipped_steps: {row.skipped_steps}" if row.skipped_steps else "")
+        + (f" learning_rate: {row.learning_rate:g}" if row.learning_rate is not None else "")
     )
 
 
-def test_line(loss: float, accuracy: float) -> str:
-    """The line with the result on the test set; ``accuracy`` is in percent.
+def test_line(loss: float, accuracy: float, top5: float | None, crops: int) -> str:
+    """The line with the result on the test set.
 
-    >>> test_line(1.553, 42.7)
+    Args:
+      loss: the mean cross-entropy.
+      accuracy, top5: in percent; the error is what they lack of 100. A top-5 accuracy of None is left out.
+      crops: of how many views of each picture the predictions were averaged.
+
+    >>> test_line(1.553, 42.7, None, crops=1)
     '[Test     ] loss: 1.553 acc: 42.700%'
+    >>> test_line(1.503, 44.1, 89.2, crops=10)
+    '[10 crops ] loss: 1.503 acc: 44.100% top5: 89.200%'
     """
-    return f"[Test     ] loss: {loss:.3f} acc: {accuracy:.3f}%"
+    name = "Test" if crops == 1 else f"{crops} crops"
+    return f"[{name:9}] loss: {loss:.3f} acc: {accuracy:.3f}%" + ("" if top5 is None else f" top5: {top5:.3f}%")
+
+
+def top5_accuracy(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """How many labels are among the five classes of the highest logits, in percent; of equal ones the first classes.
+
+    Args:
+      logits: ``[n, classes]``.
+      labels: int ``[n]``.
+
+    Returns:
+      None where there are no more than five classes.
+
+    >>> top5_accuracy(np.zeros((2, 6)), np.array([4, 5]))
+    50.0
+    """
+    classes = np.arange(logits.shape[1])[None]
+    if classes.size <= 5:
+        return None
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    before = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return 100 * float((before.sum(axis=1) < 5).mean())
 
 
 def reaches_plateau(rows: Sequence[EpochRow], steps_per_epoch: int, num_classes: int) -> bool:
@@ -124,7 +174,7 @@ def write_rows(path: pathlib.Path, rows: Sequence[EpochRow]) -> None:
 
 
 def _json_line(row: EpochRow) -> str:
-    return json.dumps(dataclasses.asdict(row), allow_nan=False) + "\n"
+    return json.dumps(row.to_json(), allow_nan=False) + "\n"
 
 
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:

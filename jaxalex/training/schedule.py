@@ -1,10 +1,12 @@
-"""When a checkpoint is due inside an epoch, and how long a run has taken."""
+"""When a checkpoint is due inside an epoch, when the learning rate falls, and how long a run has taken."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+_MOST_DIVISIONS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,30 @@ class Schedule:
             return True
         # One dispatch of several steps may jump over a multiple of every_steps instead of landing on it.
         return self.every_steps is not None and step // self.every_steps > saved_step // self.every_steps
+
+
+def plateau_learning_rate(initial: float, accuracies: Sequence[float], patience: int) -> float:
+    """The learning rate of the next epoch: divided by 10 whenever the evaluation has stopped improving.
+
+    Krizhevsky et al. 2012, section 5: "divide the learning rate by 10 when the validation error rate stopped improving
+    with the current learning rate", three times at most. Stopped means here: so many epochs in a row at this rate that
+    were not better than every epoch before them.
+
+    Args:
+      initial: of the first epoch.
+      accuracies: of the evaluation after each epoch so far, in percent.
+      patience: epochs in a row without a new best one, at least 1.
+
+    >>> [plateau_learning_rate(0.01, [50, 60, 60, 59][:n], patience=2) for n in range(5)]
+    [0.01, 0.01, 0.01, 0.01, 0.001]
+    """
+    best, waited, divisions = -1.0, 0, 0
+    for accuracy in accuracies:
+        waited = 0 if accuracy > best else waited + 1
+        best = max(best, accuracy)
+        if waited == patience and divisions < _MOST_DIVISIONS:
+            waited, divisions = 0, divisions + 1
+    return initial / 10**divisions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Training and evaluation steps: pure functions of the state, jitted once.
 
 A batch is a dict of ``image`` (uint8 ``[batch, height, width, channel]``), ``label`` (int32 ``[batch]``) and
-``mask`` (float32 ``[batch]``, 1 for a sample and 0 for padding). Metrics are sums over the samples that count:
+``mask`` (float32 ``[batch]``, 1 for a sample and 0 for padding); where pictures are augmented, it also has ``index``
+(int32 ``[batch]``), the samples' numbers in the training set. Metrics are sums over the samples that count:
 ``loss``, ``correct`` and ``count``, float32 scalars, so that no mean is ever taken of means. Training adds ``finite``:
 how many steps came, before the first one that did not, with a finite loss and gradient.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 
 from jaxalex.networks.shapes import Array, Bool, Float, Float32, Int32, Key, UInt8
+from jaxalex.training import augment
 from jaxalex.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -40,12 +42,38 @@ def network_input(
 ) -> Float32[Array, "batch {state.image_hw[0]} {state.image_hw[1]} channel"]:
     """Normalised images in the size that the network takes: uint8 ``[b, h, w, c]`` to float32.
 
-    Another size is resized bilinearly, as the paper network needs it for CIFAR-10's 32x32 (224x224).
+    Another size is resized bilinearly, as the paper network needs it for CIFAR-10's 32x32 (224x224). With
+    ``state.central_crop`` the central part of a larger image is taken instead.
     """
-    x = normalize(images, state.mean, state.std)
-    if images.shape[1:3] != state.image_hw:
-        x = jax.image.resize(x, (x.shape[0], *state.image_hw, x.shape[3]), "bilinear")
+    if state.central_crop:
+        images = augment.central(images, state.image_hw)
+    return _resized(normalize(images, state.mean, state.std), state.image_hw)
+
+
+def _resized(
+    x: Float32[Array, "batch height width channel"], hw: tuple[int, int]
+) -> Float32[Array, "batch h w channel"]:
+    if x.shape[1:3] != hw:
+        x = jax.image.resize(x, (x.shape[0], *hw, x.shape[3]), "bilinear")
     return x
+
+
+def training_input(
+    state: TrainState, batch: Batch, key: Key[Array, ""]
+) -> Float32[Array, "batch {state.image_hw[0]} {state.image_hw[1]} channel"]:
+    """`network_input` of a batch, augmented if the state says so (Krizhevsky et al. 2012, section 4.1).
+
+    A sample's picture depends on the key, the step and the sample's ``index``, and on nothing else of the batch.
+    """
+    if state.colour_basis is None:
+        return network_input(state, batch["image"])
+    images = batch["image"]
+    stored_hw, basis = images.shape[1:3], state.colour_basis
+    last, patch_hw = augment.margin(stored_hw, state.image_hw), augment.patch_size(stored_hw, state.image_hw)
+    corner, mirrored, alpha = augment.draw(key, state.step, batch["index"], last, len(basis))
+    patches = augment.crop(augment.with_border(images, state.image_hw), corner, mirrored, patch_hw)
+    shift = jnp.dot(alpha, basis / state.std[None], precision=jax.lax.Precision.HIGHEST)
+    return network_input(state, patches) + shift[:, None, None]
 
 
 def summed_metrics(
@@ -79,7 +107,7 @@ def finite_norm(tree: Any) -> Bool[Array, ""]:
 def _train_step(
     state: TrainState, batch: Batch, key: Key[Array, ""], skip_nonfinite: bool = False
 ) -> tuple[TrainState, Metrics]:
-    images = network_input(state, batch["image"])
+    images = training_input(state, batch, key)
     dropout_key = jax.random.fold_in(key, state.step)
 
     def mean_loss(params: Any) -> tuple[Float[Array, ""], Metrics]:
@@ -120,7 +148,7 @@ def gather(data: Batch, indices: Int32[Array, " batch"]) -> Batch:
     """The batch at ``indices`` (int32 ``[batch]``, -1 for padding) of ``data`` (``image`` and ``label``)."""
     clipped = jnp.maximum(indices, 0)
     mask = (indices >= 0).astype(jnp.float32)
-    return {"image": data["image"][clipped], "label": data["label"][clipped], "mask": mask}
+    return {"image": data["image"][clipped], "label": data["label"][clipped], "mask": mask, "index": clipped}
 
 
 @functools.partial(jax.jit, donate_argnames="state", static_argnames="skip_nonfinite")
@@ -163,4 +191,34 @@ def eval_step(
     """Metrics and logits of the samples at ``indices`` (int32 ``[batch]``, -1 for padding), without dropout."""
     batch = gather(data, indices)
     logits = state.apply_fn({"params": state.params}, network_input(state, batch["image"]))
+    return summed_metrics(logits, batch["label"], batch["mask"]), logits
+
+
+@jax.jit
+def eval_ten_crops_step(
+    state: TrainState, data: Batch, indices: Int32[Array, " batch"]
+) -> tuple[Metrics, Float[Array, "batch classes"]]:
+    """As `eval_step`, by ten-crop testing: probabilities averaged over ten patches (Krizhevsky et al. 2012, 4.1).
+
+    The patches are cut as in training with augmentation. A state without it sees whole images, resized; there they are
+    cut from these.
+
+    Returns:
+      metrics, and the logarithms of the averaged probabilities: logits as good as any, since their softmax is these.
+    """
+    batch = gather(data, indices)
+    x = normalize(batch["image"], state.mean, state.std)
+    if not state.central_crop:
+        x = _resized(x, state.image_hw)
+    patch_hw, last = (rule(x.shape[1:3], state.image_hw) for rule in (augment.patch_size, augment.margin))
+    x = augment.with_border(x, state.image_hw)
+
+    def log_probabilities(view: tuple[Array, Array]) -> Array:
+        corner, mirrored = (jnp.broadcast_to(part, (x.shape[0], *part.shape)) for part in view)
+        patches = _resized(augment.crop(x, corner, mirrored, patch_hw), state.image_hw)
+        return jax.nn.log_softmax(state.apply_fn({"params": state.params}, patches))
+
+    # One after the other: ten times the activations at once might not fit.
+    each = jax.lax.map(log_probabilities, tuple(map(jnp.asarray, augment.ten_views(last))))
+    logits = jax.nn.logsumexp(each, axis=0) - jnp.log(float(len(each)))
     return summed_metrics(logits, batch["label"], batch["mask"]), logits
