@@ -46,12 +46,13 @@ def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_siz
     names = ("jaxalex", "jax", "flax", "optax", "python")
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
     resized = "" if (height, width) == (image_size, image_size) else f" (images resized to {image_size}x{image_size})"
+    left_out = f"; {splits.bad_images:,} unreadable pictures left out" if splits.bad_images else ""
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
     return [
         "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
         f"device     {device}; {config.precision}",
         f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
-        f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}",
+        f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}{left_out}",
         f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
         f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
         f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
