@@ -61,7 +61,9 @@ def opened(source: pathlib.Path | io.BytesIO, name: object) -> Iterator[Image.Im
     except MemoryError:
         raise
     except UnidentifiedImageError as error:  # its own message shows where the content lies in memory
-        raise UsageError(f"{name}: not a readable picture (its content is none of {', '.join(FORMATS)})") from error
+        size = source.stat().st_size if isinstance(source, pathlib.Path) else source.getbuffer().nbytes
+        reason = f"its content is none of {', '.join(FORMATS)}" if size else "it is empty"
+        raise UsageError(f"{name}: not a readable picture ({reason})") from error
     # Each of Pillow's readers raises exceptions of its own: ValueError, SyntaxError, struct.error …
     except Exception as error:
         raise UsageError(f"{name}: not a readable picture ({error})") from error
@@ -114,16 +116,17 @@ def square(image: Image.Image, size: int, channels: int = 3) -> np.ndarray:
     import numpy as np
     from PIL import ExifTags, Image, ImageOps
 
-    image.draft(None, (_SPARE * size, _SPARE * size))  # a JPEG's; other formats have no such thing
+    drafted = image.draft(None, (_SPARE * size, _SPARE * size))  # of a JPEG; other formats have no such thing
     plain = as_rgb(image)
+    # A drafted size is rounded up to whole pixels; the picture ends within the last ones.
+    width, height = drafted[1][2:] if drafted else plain.size
+    side = min(width, height)
+    box = (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+    fitted = plain.resize((size, size), Image.Resampling.BICUBIC, box)
     if channels == 1:
-        plain = plain.convert("L")
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation != 1:
-        plain.getexif()[ExifTags.Base.Orientation] = orientation
-        plain = ImageOps.exif_transpose(plain)
-    fitted = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(fitted).reshape(size, size, channels)
+        fitted = fitted.convert("L")
+    fitted.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return np.asarray(ImageOps.exif_transpose(fitted)).reshape(size, size, channels)
 
 
 def check_readable(path: pathlib.Path) -> None:

@@ -46,7 +46,7 @@ def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_siz
     names = ("jaxalex", "jax", "flax", "optax", "python")
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
     resized = "" if (height, width) == (image_size, image_size) else f" (images resized to {image_size}x{image_size})"
-    left_out = f"; {splits.bad_images:,} unreadable pictures left out" if splits.bad_images else ""
+    left_out = f"; unreadable pictures left out: {splits.bad_images:,}" if splits.bad_images else ""
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
     return [
         "versions   " + ", ".join(f"{name} {found[name]}" for name in names),

@@ -64,7 +64,7 @@ def load(
             raise UsageError(f"{encoded.name}: none of the {split} pictures can be read; the first: {some[0]}")
         bad += some
     if bad:
-        notify(f"note: {len(bad):,} pictures cannot be read and are left out; the first: {bad[0]}")
+        notify(f"note: unreadable pictures left out: {len(bad):,}; the first: {bad[0]}")
     return Splits(
         name=encoded.name,
         source=told,

@@ -90,9 +90,9 @@ def _open(folder: Path) -> tuple[dict[str, Sequence[Any]], str, str, tuple[str, 
         labels = [name for name, kind in features.items() if isinstance(kind, tfds.features.ClassLabel)]
         image, label = builder.info.supervised_keys or (*images, *labels)
         if image not in images or label not in labels:
-            raise ValueError(f"it holds {', '.join(features)}, not one picture and one class label")
-        wanted = tfds.decode.PartialDecoding({image: True, label: True}, decoders={image: tfds.decode.SkipDecoding()})
-        sources = builder.as_data_source(decoders=wanted)
+            raise ValueError(f"it holds {', '.join(sorted(features))}, not one picture and one class label")
+        # All of them, because a mask, say, is not wanted and would be decoded for nothing.
+        sources = builder.as_data_source(decoders={name: tfds.decode.SkipDecoding() for name in images})
     return dict(sources), image, label, tuple(features[label].names)
 
 
