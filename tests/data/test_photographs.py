@@ -17,6 +17,7 @@ from jaxalex import config, data, evaluate, predict, train
 from jaxalex.data.pictures import read_picture
 from jaxalex.errors import UsageError
 from jaxalex.system import memory
+from jaxalex.training.progress import describe_split
 
 CLASSES = {"n01": (200, 0, 0), "n02": (0, 200, 0), "n03": (0, 0, 200)}
 GREY = (90, 90, 90)
@@ -202,19 +203,52 @@ def test_a_folder_that_is_laid_out_otherwise(folder, kind) -> None:
 
 def test_a_set_too_large_for_the_memory(folder, monkeypatch) -> None:
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 5_000_000)
-    with pytest.raises(UsageError, match=r"42 pictures of 224x224 .* need 6\.3 MB|need 0\.0 GB, 0\.0 GB are free"):
+    with pytest.raises(
+        UsageError, match=r"its 42 pictures of 224x224 are kept in memory and need 0\.0 GB, 0\.0 GB are fr"
+    ):
         _load(folder, image_size=224)
     assert len(_load(folder, image_size=224, limit_train=10, limit_eval=5).train) == 10
 
 
 def test_names_of_data_sets() -> None:
     for name in ("folder:", "tfds:", "folder:a\nb"):
-        with pytest.raises(UsageError, match="must be (folder:PATH|tfds:NAME)"):
+        with pytest.raises(UsageError, match=r"must be (folder:PATH|tfds:NAME)"):
             config.TrainConfig(dataset=name)
     with pytest.raises(UsageError, match="unknown --dataset 'photos:x': known are auto, cifar10, digits, folder:PATH"):
         config.TrainConfig(dataset="photos:x")
 
 
+def test_a_change_is_named_by_its_folder(folder) -> None:
+    def changed() -> set[str]:
+        now = describe_split(_load(folder), seed=0)
+        return {name for name in {**then, **now} if then.get(name) != now.get(name)}
+
+    then = describe_split(_load(folder), seed=0)
+    assert then["classes"] == ["n01", "n02", "n03"]
+    assert changed() == set()
+    path = folder / "val" / "n02" / "0.jpg"
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b"\0" + content[-2:])  # as many files, the same pixels
+    assert changed() == {"val/n02"}
+    path.write_bytes(content)
+    path.rename(path.with_name("4.jpg"))
+    assert changed() == {"val/n02", "sha256"}
+    path.with_name("4.jpg").unlink()
+    assert changed() == {"val/n02", "test", "sha256"}
+    path.write_bytes(content)
+    assert changed() == set()
+
+
+def test_classes_are_known_from_a_record() -> None:
+    assert data.class_names("folder:/gone", ["a", "b"]) == ("a", "b")
+    for recorded in (["a", "\n"], ["a", 1], "ab"):
+        with pytest.raises(UsageError, match=r"^the names of the classes of folder:/gone are damaged: "):
+            data.class_names("folder:/gone", recorded)
+    with pytest.raises(UsageError, match="unknown dataset 'folder:/gone'"):
+        data.class_names("folder:/gone")
+
+
+@pytest.mark.slow
 def test_from_training_to_prediction(folder, tmp_path, capsys, monkeypatch) -> None:
     """A run remembers the classes and what it was trained on."""
     monkeypatch.chdir(tmp_path)
