@@ -18,7 +18,7 @@ from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import files
 
 MODELS = tuple(NETWORKS)
-DATASETS = ("auto", "cifar10", "digits")
+DATASETS = ("auto", "cifar10", "digits")  # besides folder:PATH and tfds:NAME
 INITS = ("torch", "flax", "he", "paper")
 NORMALIZATIONS = ("half", "dataset", "mean")
 AUGMENTATIONS = ("none", "paper")
@@ -26,6 +26,7 @@ SCHEDULES = ("constant", "plateau")
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 NONFINITE = ("stop", "skip")
+BAD_IMAGES = ("stop", "skip")
 # What may change when a run is resumed: none of it decides a result that exists already.
 # (The data's content is checked, wherever it lies.)
 MAY_CHANGE = frozenset({"num_epochs", "data_dir", "checkpoint_every", "keep"})
@@ -39,8 +40,9 @@ class TrainConfig:
       recipe: the named recipe whose values were the starting point.
       model: "cifar10" or "paper".
       width: factor on hidden channels and units; 1.0 is the published network.
-      dataset: "auto", "cifar10" or "digits".
-      data_dir: the data's folder; None means JAXALEX_DATA_DIR, else tensorflow-datasets' folder.
+      dataset: "auto", "cifar10", "digits", "folder:PATH" or "tfds:NAME".
+      data_dir: the folder of CIFAR-10 or of what TFDS prepared; None means JAXALEX_DATA_DIR, else
+        tensorflow-datasets' folder.
       batch_size: samples per step.
       num_epochs: passes over the training set.
       learning_rate: of SGD, to begin with; like momentum and weight decay within float32's range.
@@ -63,6 +65,7 @@ class TrainConfig:
       checkpoint_every: steps ("500") or minutes ("5m") between checkpoints inside an epoch; None means only after
         each epoch.
       keep: how many of the latest checkpoints are kept, besides the best one.
+      on_bad_image: "stop" at a photograph that cannot be decoded, or "skip" it.
 
     Raises:
       UsageError: naming the first value out of range and the range.
@@ -92,6 +95,7 @@ class TrainConfig:
     on_nonfinite: str = "stop"
     checkpoint_every: str | None = None
     keep: int = 2
+    on_bad_image: str = "stop"
 
     def __post_init__(self) -> None:
         for field, hint in typing.get_type_hints(TrainConfig).items():
@@ -99,6 +103,7 @@ class TrainConfig:
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 raise UsageError(f"unknown {_flag(field)} {getattr(self, field)!r}: known are {', '.join(known)}")
+        check_dataset(self.dataset)
         for field in _RANGES:
             check_range(field, getattr(self, field))
         if self.recipe == "paper" and self.dataset == "auto":
@@ -130,7 +135,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 _CHOICES = {
     "recipe": tuple(RECIPES),
     "model": MODELS,
-    "dataset": DATASETS,
     "init": INITS,
     "normalize": NORMALIZATIONS,
     "augment": AUGMENTATIONS,
@@ -138,6 +142,7 @@ _CHOICES = {
     "device": DEVICES,
     "precision": PRECISIONS,
     "on_nonfinite": NONFINITE,
+    "on_bad_image": BAD_IMAGES,
 }
 
 # What float32 can hold: its smallest normal number, its largest, and the one before 1, rounded inwards.
@@ -178,6 +183,23 @@ def check_range(field: str, value: Any) -> None:
     test, wanted = _RANGES[field]
     if value is not None and not test(value):
         raise UsageError(f"{_flag(field)} must be {wanted}, not {value!r}")
+
+
+def check_dataset(dataset: str) -> None:
+    """Refuses a name that no data set can have.
+
+    Raises:
+      UsageError: naming those that are known.
+    """
+    if dataset in DATASETS:
+        return
+    kind, _, rest = dataset.partition(":")
+    if kind not in ("folder", "tfds"):
+        known = ", ".join((*DATASETS, "folder:PATH", "tfds:NAME"))
+        raise UsageError(f"unknown --dataset {dataset!r}: known are {known}")
+    if not rest or not rest.isprintable():
+        wanted = "folder:PATH" if kind == "folder" else "tfds:NAME"
+        raise UsageError(f"--dataset {dataset!r}: must be {wanted}, of printable characters")
 
 
 def _check_type(field: str, value: Any, hint: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from jaxalex import cli
@@ -31,8 +32,8 @@ def add_network_flags(parser: cli.Parser) -> None:
     group.add_argument("--model", choices=config_lib.MODELS, help="the network")
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
     group.add_argument("--normalize", choices=config_lib.NORMALIZATIONS, help="as in training")
-    group.add_argument("--dataset", choices=config_lib.DATASETS[1:], help="default: what it was trained on")
-    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is")
+    group.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
+    group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10, or tfds:NAME, is")
 
 
 def _parser() -> cli.Parser:
@@ -73,7 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, description = loaded.config, loaded.description
         limit = flags.limit_eval or (config.limit_eval if config else None)
         data_dir = flags.data_dir or (config.data_dir if config else None)
-        splits = data.load(flags.dataset or description.dataset, data_dir, 0, limit_eval=limit)
+        splits = data.load(
+            data.stored_name(flags.dataset or description.dataset),
+            data_dir,
+            0,
+            limit_eval=limit,
+            image_size=description.image_size,
+            skip_bad=config is not None and config.on_bad_image == "skip",
+            only_test=True,
+            notify=lambda line: print(line, file=sys.stderr),
+        )
         if splits.num_classes != description.num_classes:
             raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
         test_set = place(splits.test, loaded.sharding)

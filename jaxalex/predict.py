@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from jaxalex import cli
+from jaxalex.data.pictures import FORMATS, check_readable, read_picture
 from jaxalex.errors import RunError, UsageError
 from jaxalex.evaluate import NOT_FINITE, add_network_flags
 from jaxalex.system import settings
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
 
 _EPILOG = """\
 examples:
   python -m jaxalex.predict runs/NAME cat.jpg dog.png
   python -m jaxalex.predict weights.safetensors --top 3 cat.jpg"""
 
-
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _AT_ONCE = 32  # pictures in memory and in the network
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0
 
 
 def _parser() -> cli.Parser:
@@ -37,92 +29,9 @@ def _parser() -> cli.Parser:
         _EPILOG,
     )
     add_network_flags(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help=f"picture files: {', '.join(_FORMATS)}")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=f"picture files: {', '.join(FORMATS)}")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (default 5)")
     return parser
-
-
-@contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
-    """A picture file whose header is read; an exception of Pillow's inside the context names the file.
-
-    Raises:
-      UsageError: the file is not a readable picture; it is named.
-    """
-    import warnings
-
-    from PIL import Image
-
-    from jaxalex.system import quiet
-
-    if not path.is_file():  # reading a pipe or a device might never end
-        raise UsageError(f"{path}: {'is not a regular file' if path.exists() else 'no such file'}")
-    try:
-        with quiet.logs(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that Pillow finds odd but can read
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
-                yield image
-    # Each of Pillow's readers raises exceptions of its own: ValueError, SyntaxError, struct.error …
-    except Exception as error:
-        raise UsageError(f"{path}: not a readable picture ({error})") from error
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any of Pillow's modes in 8-bit RGB, on white where it is transparent.
-
-    Values of 16 bits, or of 12, are scaled by the range of their type.
-
-    Raises:
-      ValueError: it holds floating-point or 32-bit numbers, and nothing says which of them is white.
-    """
-    import numpy as np
-    from PIL import Image
-
-    # A PNG or PPM of 16 bits may be of mode I, too.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        tags = getattr(image, "tag_v2", {})
-        white = 2 ** int(tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
-        values = np.clip(np.asarray(image).astype(np.float32), 0, white)
-        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            values = white - values
-        transparent = image.info.get("transparency")
-        if isinstance(transparent, int):
-            values[values == transparent] = white
-        return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        kind = "32-bit" if image.mode == "I" else "floating-point"
-        raise ValueError(f"it holds {kind} numbers, and nothing says which is white: save it with 8 or 16 bits")
-    if image.mode == "La":  # alpha multiplied in, which Pillow converts to LA only
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
-    """A picture file as the network takes it: upright, in 8 bits (see `as_rgb`), its central square, scaled.
-
-    Args:
-      path: a file in one of `_FORMATS`. Pillow reads more formats, but hands some of them to other programs.
-      size: height and width of the result in pixels.
-      channels: 1 (grey) or 3 (RGB).
-
-    Returns:
-      uint8 ``[size, size, channels]``.
-
-    Raises:
-      UsageError: the file is not a readable picture; it is named.
-    """
-    import numpy as np
-    from PIL import ExifTags, Image, ImageOps
-
-    with _opened(path) as image:
-        plain = as_rgb(image).convert("RGB" if channels == 3 else "L")
-        plain.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-        fitted = ImageOps.fit(ImageOps.exif_transpose(plain), (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(fitted).reshape(size, size, channels)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         d = loaded.description
         names = [pathlib.Path(name) for name in flags.images]
         for name in names:  # before anything is printed
-            with _opened(name):
-                pass
+            check_readable(name)
         at_once = min(_AT_ONCE, len(names))
         pictures = np.zeros((at_once, d.image_size, d.image_size, d.input_channels), np.uint8)
         for start in range(0, len(names), at_once):

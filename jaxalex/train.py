@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jaxalex import cli
+from jaxalex import cli, data
 from jaxalex import config as config_lib
 from jaxalex.config import TrainConfig
 from jaxalex.errors import UsageError
@@ -19,7 +19,8 @@ examples:
   python -m jaxalex.train --recipe quickstart
   python -m jaxalex.train --dataset cifar10 --num-epochs 3
   python -m jaxalex.train --dataset cifar10 --data-dir DIR --init flax --workdir runs/flax
-  python -m jaxalex.train --recipe paper --dataset cifar10
+  python -m jaxalex.train --recipe paper --dataset folder:imagenette2-320
+  python -m jaxalex.train --model paper --dataset folder:imagenette2-320 --init flax
   python -m jaxalex.train --resume runs/flax"""
 
 
@@ -52,11 +53,18 @@ def _add_run_flags(parser: cli.Parser) -> None:
     _add(group, "init", "initialisation of the parameters", choices=config_lib.INITS)
 
     group = parser.add_argument_group("data")
-    _add(group, "dataset", "auto: cifar10 if it is on disk, else digits", choices=config_lib.DATASETS)
+    _add(
+        group,
+        "dataset",
+        "cifar10; digits; auto: cifar10 if it is on disk, else digits; folder:PATH: photographs in PATH/train/CLASS/ "
+        "and PATH/val/CLASS/; tfds:NAME: what tensorflow-datasets prepared in --data-dir",
+        metavar="NAME",
+    )
     _add(
         group,
         "data_dir",
-        "where CIFAR-10 is, or is downloaded to (default: $JAXALEX_DATA_DIR, else tensorflow-datasets' folder)",
+        "where CIFAR-10 is, or is downloaded to, or tfds:NAME is (default: $JAXALEX_DATA_DIR, else "
+        "tensorflow-datasets' folder)",
         metavar="DIR",
     )
     _add(
@@ -70,6 +78,12 @@ def _add_run_flags(parser: cli.Parser) -> None:
         "augment",
         "paper: crop, mirror and shift the colours of training pictures as in the 2012 paper",
         choices=config_lib.AUGMENTATIONS,
+    )
+    _add(
+        group,
+        "on_bad_image",
+        "at a photograph that cannot be decoded: stop, or skip and count it",
+        choices=config_lib.BAD_IMAGES,
     )
     _add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
     _add(group, "limit_eval", "evaluate and test on the first N samples of each set", type=int, metavar="N")
@@ -132,8 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         flags = vars(_parser().parse(argv))
         workdir, run, cache = (flags.pop(name) for name in ("workdir", "resume", "compilation_cache"))
-        from jaxalex import data  # imports NumPy, which --help can do without
-
+        if "dataset" in flags:
+            flags["dataset"] = data.stored_name(flags["dataset"])
         if (run is None or "data_dir" in flags) and (stored := data.stored_dir(flags.get("data_dir"))):
             flags["data_dir"] = stored
         if run is None:

@@ -21,8 +21,8 @@ def _make_pictures(folder: Path) -> list[Path]:
 
 
 def _read_pictures(folder: Path) -> Any:
+    from jaxalex.data.pictures import read_picture
     from jaxalex.errors import UsageError
-    from jaxalex.predict import read_picture
 
     problems = []
     for path in sorted(folder.iterdir()):

@@ -186,7 +186,7 @@ def test_predict_refuses_what_is_no_picture(run, tmp_path, capsys, content: byte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "imagenet"], "invalid choice: 'imagenet'"),
+        (["--dataset", "imagenet"], "unknown --dataset 'imagenet'"),
         (["--model", "vgg"], "invalid choice: 'vgg'"),
         (["--batch-size", "0"], "--batch-size must be from 1"),
         (["--batch_size", "x"], "invalid int value: 'x'"),

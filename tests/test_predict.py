@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxalex.data.pictures import as_rgb, read_picture
 from jaxalex.errors import UsageError
-from jaxalex.predict import as_rgb, read_picture
 
 WHITE, BLACK = [255, 255, 255], [0, 0, 0]
 LOSSLESS = {"BMP", "GIF", "PNG", "PPM", "TIFF", "WEBP"}

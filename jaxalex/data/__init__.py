@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxalex.config import DATASETS
+from jaxalex.config import check_dataset
 from jaxalex.data.splits import ImageSet, Published, Splits, split_indices
 from jaxalex.errors import UsageError
 
-__all__ = ["ImageSet", "Splits", "class_names", "load", "split_indices", "stored_dir"]
+__all__ = ["ImageSet", "Splits", "class_names", "load", "short_name", "split_indices", "stored_dir", "stored_name"]
 
 
 def load(
@@ -21,40 +22,74 @@ def load(
     *,
     limit_train: int | None = None,
     limit_eval: int | None = None,
+    image_size: int = 224,
+    skip_bad: bool = False,
+    only_test: bool = False,
     download: bool = False,
     notify: Callable[[str], None] = print,
 ) -> Splits:
     """Loads a data set and splits its training images 80/20 into train and eval.
 
+    Photographs with a ``val`` and a ``test`` part have theirs from there; see `jaxalex.data.photographs`.
+
     Args:
-      dataset: ``"cifar10"``, ``"digits"`` (embedded), or ``"auto"``: CIFAR-10 if it is on disk, else the digits.
+      dataset: ``"cifar10"``, ``"digits"`` (embedded), or ``"auto"``: CIFAR-10 if it is on disk, else the digits;
+        ``"folder:PATH"``, photographs in ``PATH/train/CLASS`` and ``PATH/val/CLASS``, or ``"tfds:NAME"``, prepared in
+        ``data_dir``.
       data_dir: where to look for CIFAR-10 and to download it to. None means the environment variable
         JAXALEX_DATA_DIR, else tensorflow-datasets' default: TFDS_DATA_DIR, else ``~/tensorflow_datasets``.
       seed: of the split, in ``[0, 2**32)``. One seed gives the same split from every source of CIFAR-10.
       limit_train: how many samples of the shuffled training split to keep, from its start; None keeps all.
       limit_eval: the same for eval, and for test.
+      image_size: height and width that photographs are brought to; CIFAR-10 and the digits have 32.
+      skip_bad: leave out, and count, photographs that cannot be decoded, instead of refusing the set.
+      only_test: decode the test photographs only; train and eval then hold none.
       download: whether to download a CIFAR-10 that is asked for by name and isn't on disk.
-      notify: gets a line when the digits are used in place of CIFAR-10, or a download begins.
+      notify: gets a line when the digits are used in place of CIFAR-10, a download begins, or photographs are left
+        out.
 
     Raises:
       UsageError: an unknown data set, a limit below 1, no CIFAR-10 (the message says where it was looked for),
-        damaged or unreadable files, no network.
+        damaged or unreadable files, no network; photographs that are missing, not laid out so, or too many for the
+        memory.
       RunError: the disk failed during a download.
     """
-    if dataset not in DATASETS:
-        raise UsageError(f"unknown dataset {dataset!r}: known are {', '.join(DATASETS)}")
+    check_dataset(dataset)
     for flag, limit in (("--limit-train", limit_train), ("--limit-eval", limit_eval)):
         if limit is not None and limit < 1:
             raise UsageError(f"{flag} {limit}: must be at least 1")
-    return _load(dataset, data_dir, download, notify).split(seed, limit_train, limit_eval)
+    if ":" not in dataset:
+        return _load(dataset, data_dir, download, notify).split(seed, limit_train, limit_eval)
+    from jaxalex.data import photographs
+    from jaxalex.data.photographs import folder, prepared
+
+    kind, _, rest = dataset.partition(":")
+    return photographs.load(
+        folder.find(Path(_absolute(rest))) if kind == "folder" else prepared.find(rest, _resolve(data_dir)),
+        seed,
+        image_size,
+        limit_train=limit_train,
+        limit_eval=limit_eval,
+        skip_bad=skip_bad,
+        only_test=only_test,
+        notify=notify,
+    )
 
 
-def class_names(dataset: str) -> tuple[str, ...]:
-    """The names of a data set's classes in label order, without reading it; ``dataset`` as in `Splits.name`.
+def class_names(dataset: str, recorded: object = None) -> tuple[str, ...]:
+    """The names of a data set's classes in label order, without reading it.
+
+    Args:
+      dataset: as in `Splits.name`.
+      recorded: of photographs, ``classes`` in `Splits.record`, as a checkpoint holds it.
 
     Raises:
-      UsageError: an unknown data set.
+      UsageError: an unknown data set; photographs without a record of their classes.
     """
+    if recorded is not None:
+        if not isinstance(recorded, list) or not all(isinstance(v, str) and v.isprintable() for v in recorded):
+            raise UsageError(f"the names of the classes of {dataset} are damaged: {recorded!r}")
+        return tuple(recorded)
     from jaxalex.data import digits
     from jaxalex.data.cifar10 import files
 
@@ -62,6 +97,28 @@ def class_names(dataset: str) -> tuple[str, ...]:
     if dataset not in names:
         raise UsageError(f"unknown dataset {dataset!r}: known are {', '.join(names)}")
     return names[dataset]
+
+
+def short_name(dataset: str) -> str:
+    """A data set's name for titles and file names.
+
+    >>> short_name("folder:/srv/imagenette2-320"), short_name("tfds:imagenette/320px-v2:1.0.0"), short_name("digits")
+    ('imagenette2-320', 'imagenette-320px-v2-1.0.0', 'digits')
+    """
+    kind, _, rest = dataset.partition(":")
+    name = Path(rest).name if kind == "folder" else rest or dataset
+    return re.sub(r"[^\w.-]+", "-", name) or kind
+
+
+def stored_name(dataset: str) -> str:
+    """What a run stores of a data set's name: the folder in it is absolute, so that it is found from any other, too.
+
+    Raises:
+      UsageError: no data set can have this name.
+    """
+    check_dataset(dataset)
+    kind, _, rest = dataset.partition(":")
+    return f"folder:{_absolute(rest, '--dataset folder:')}" if kind == "folder" else dataset
 
 
 def stored_dir(data_dir: str | None) -> str | None:
@@ -125,11 +182,11 @@ def _resolve(data_dir: str | None) -> Path:
     return directory
 
 
-def _absolute(folder: str) -> str:
+def _absolute(folder: str, flag: str = "--data-dir ") -> str:
     try:
         return str(Path(folder).expanduser().absolute())
     except (OSError, RuntimeError, ValueError) as error:  # ~nobody; a current folder that is gone
-        raise UsageError(f"--data-dir {folder}: not a valid folder name ({_reason(error)})") from error
+        raise UsageError(f"{flag}{folder}: not a valid folder name ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +35,13 @@ class Splits:
     """A data set, ready to train on.
 
     Attributes:
-      name: ``"cifar10"`` or ``"digits"``.
+      name: ``"cifar10"``, ``"digits"``, ``"folder:PATH"`` or ``"tfds:NAME"``.
       source: where it was read from, for people (``"cifar-10-batches-py"``, ``"scikit-learn"`` …).
       train, eval, test: the three image sets.
       class_names: one name per class, in label order.
+      bad_images: how many pictures were left out because they could not be decoded.
+      record: JSON values that checkpoints hold beside the content's digest: the names of the classes, where only the
+        data tells them, and what a change can be named by.
     """
 
     name: str
@@ -44,6 +50,8 @@ class Splits:
     eval: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
+    bad_images: int = 0
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -68,6 +76,8 @@ def split_indices(size: int, seed: int, eval_fraction: float = 0.2) -> tuple[np.
     >>> len(train), len(evaluation)
     (1149, 288)
     """
+    import numpy as np
+
     # RandomState's stream is frozen by NumPy's compatibility policy (NEP 19); Generator's is not.
     order = np.random.RandomState(seed).permutation(size)
     num_eval = int(np.ceil(size * eval_fraction))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxalex.errors import UsageError
 
 NORMALIZATIONS = ("half", "dataset")
-_CHUNK = 500  # images at a time, so that temporary arrays stay at a few MB
+_CHUNK = 500 * 32 * 32  # pixels at a time, so that temporary arrays stay at a few MB
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,8 +35,9 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise UsageError("cannot compute the mean and standard deviation of no images")
     # How often each value occurs, [channel, 256]: everything after this is exact in Python's integers.
     counts = np.zeros((images.shape[-1], 256), np.uint64)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
+    at_once = max(1, _CHUNK // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), at_once):
+        chunk = images[start : start + at_once]
         for channel in range(len(counts)):
             counts[channel] += np.bincount(chunk[..., channel].ravel(), minlength=256).astype(np.uint64)
     mean, std = [], []

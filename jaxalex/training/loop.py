@@ -87,6 +87,8 @@ def train_and_evaluate(
         config.seed,
         limit_train=config.limit_train,
         limit_eval=config.limit_eval,
+        image_size=NETWORKS[config.model].image_size,
+        skip_bad=config.on_bad_image == "skip",
         download=not resume,  # what was begun with them has them somewhere
         notify=say,
     )
@@ -103,7 +105,7 @@ def train_and_evaluate(
     train_set = place(splits.train, sharding)
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
-    workdir = workdir or folder.make_new(config.dataset)
+    workdir = workdir or folder.make_new(data.short_name(config.dataset))
     with lock.hold(workdir) as check_lock, interrupt.watch() as asked:
         say(f"run folder {workdir}")
         folder.check(workdir, resume)  # again: until the lock was held another process could have begun there
@@ -178,6 +180,7 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "train_size": len(splits.train),
         "eval_size": len(splits.eval),
         "test_size": len(splits.test),
+        "bad_images": splits.bad_images,
         **figures,
         **ten_crops,
         "images_per_second": statistics.median(row.images_per_second for row in rows),
@@ -191,7 +194,7 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "parameters": _parameters(state),
     }
     images, labels, names = splits.test.images, splits.test.labels, splits.class_names
-    title = f"{config.model} on {splits.name}, {config.recipe}"
+    title = f"{config.model} on {data.short_name(splits.name)}, {config.recipe}"
     writers: tuple[Callable[[], None], ...] = (
         lambda: save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state)),
         lambda: pictures.write_curves(workdir / "curves.png", rows, title),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _TRAIN, _EVAL = "#1f6fb4", "#d9662b"
 _RIGHT, _WRONG = "#2e7d32", "#c62828"
+_LONGEST = 20  # characters of a class's name that fit above a picture
+_MOST_NAMED = 40  # classes whose names and counts can be read in a confusion matrix
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -97,8 +99,10 @@ def write_predictions(
         axis.set_axis_off()
     for axis, index in zip(figure.axes, shown, strict=False):
         picture = images[index]
-        axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", interpolation="nearest")
-        predicted, truth = class_names[predictions[index]], class_names[labels[index]]
+        # Pixels of a small picture are to be seen; of a large one every second row must not be dropped.
+        interpolation = "nearest" if len(picture) <= 64 else "antialiased"
+        axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", interpolation=interpolation)
+        predicted, truth = (_shortened(class_names[which[index]]) for which in (predictions, labels))
         good = predictions[index] == labels[index]
         axis.set_title(predicted if good else f"{predicted}\n({truth})", fontsize=8, color=_RIGHT if good else _WRONG)
         axis.set_axis_on()
@@ -107,6 +111,10 @@ def write_predictions(
         for spine in axis.spines.values():
             spine.set(edgecolor=_RIGHT if good else _WRONG, linewidth=2)
     _save(figure, path)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1].rstrip() + "…"
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -119,28 +127,38 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def _tick_size(names: Sequence[str]) -> float:
+    """In points: matplotlib's own for ten classes, smaller where more must fit into the same length."""
+    return 10 if len(names) <= 15 else 150 / len(names)
+
+
 def write_confusion(path: pathlib.Path, labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]) -> None:
-    """A PNG of the confusion matrix on the test set, shaded by the share of each true class."""
+    """A PNG of the confusion matrix on the test set, shaded by the share of each true class.
+
+    Of many classes there are neither names nor counts, only their numbers: the matrix is looked at as a whole.
+    """
     counts = confusion_matrix(labels, logits.argmax(axis=1), len(class_names))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = _figure(7.2, 6.6)
     axis = figure.subplots()
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(class_names))
-    axis.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(ticks, class_names)
+    named = len(class_names) <= _MOST_NAMED
+    if named:
+        names, ticks = [_shortened(name) for name in class_names], range(len(class_names))
+        axis.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=_tick_size(names))
+        axis.set_yticks(ticks, names, fontsize=_tick_size(names))
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
-    axis.set_title(f"Confusion on {len(labels)} test pictures (counts)", fontsize=11)
+    axis.set_title(f"Confusion on {len(labels)} test pictures" + " (counts)" * named, fontsize=11)
     for (i, j), count in np.ndenumerate(counts):
-        if count:
+        if count and named:
             axis.text(
                 j,
                 i,
                 str(count),
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=8 if len(class_names) <= 20 else 5,
                 color="white" if share[i, j] > 0.5 else "black",
             )
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)

@@ -153,8 +153,9 @@ def _when(config: config_lib.TrainConfig, progress: Progress, step: int) -> str:
 def _of_unfinished(config: config_lib.TrainConfig, record: Mapping[str, Any]) -> Description:
     """What the weights file of a run will say, as far as a checkpoint does not hold it: without its mean and std."""
     split = record.get("split")
-    dataset = str(split.get("dataset")) if isinstance(split, dict) else ""
-    names = data.class_names(dataset)
+    split = split if isinstance(split, dict) else {}
+    dataset = str(split.get("dataset"))
+    names = data.class_names(dataset, split.get("classes"))
     channels = 3  # of every data set
     return Description(
         model=config.model,
@@ -176,7 +177,7 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
         raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")
     config_lib.check_range("width", given.get("width"))
     convert.from_torch(arrays, given["model"])  # checks all names and shapes before any of them is used
-    splits = data.load(given["dataset"], given.get("data_dir"), 0)
+    splits = data.load(given["dataset"], given.get("data_dir"), 0, image_size=NETWORKS[given["model"]].image_size)
     mean, std = input_scale(given["normalize"], splits.train.images)
     return Description(
         model=given["model"],

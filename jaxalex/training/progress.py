@@ -101,13 +101,17 @@ def describe_run(config: TrainConfig, splits: Splits, dropout_key: jax.Array, de
 
 
 def describe_split(splits: Splits, seed: int) -> dict[str, Any]:
-    """A split by its content, wherever it was read from: sizes, and SHA-256 over all images and labels in order."""
+    """A split by its content, wherever it was read from: sizes, and SHA-256 over all images and labels in order.
+
+    Of photographs also what `Splits.record` holds.
+    """
     digest = hashlib.sha256()
     parts = {"train": splits.train, "eval": splits.eval, "test": splits.test}
     for part in parts.values():
         for array in (part.images, part.labels):
             digest.update(np.ascontiguousarray(array).data)
-    return {"dataset": splits.name, "seed": seed, **{n: len(p) for n, p in parts.items()}, "sha256": digest.hexdigest()}
+    sizes = {name: len(part) for name, part in parts.items()}
+    return {"dataset": splits.name, "seed": seed, **sizes, **splits.record, "sha256": digest.hexdigest()}
 
 
 def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -20,8 +20,8 @@ from jaxalex import evaluate, train
 from jaxalex.data import archives
 from jaxalex.data.cifar10 import files as cifar10_files
 from jaxalex.data.cifar10 import unpickler
+from jaxalex.data.pictures import read_picture
 from jaxalex.errors import UsageError
-from jaxalex.predict import read_picture
 from jaxalex.training import pretrained
 from jaxalex.weights.safetensors import load_weights
 from reliability import data_readers, readers

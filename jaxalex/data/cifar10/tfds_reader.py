@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from jaxalex.data.cifar10.files import BINARY, CLASS_NAMES, Form, encode_records
+from jaxalex.data.prepared_files import refuse_strange
 from jaxalex.data.splits import ImageSet, Published
 from jaxalex.errors import RunError, UsageError
-from jaxalex.system import files, quiet
+from jaxalex.system import quiet
 
 VERSION = "3.0.2"
 PREPARED = Path("cifar10") / VERSION
@@ -117,10 +118,7 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     folder = directory / PREPARED
     remedy = "move it away and run again with --dataset cifar10, or pass another --data-dir"
     try:
-        for path in folder.iterdir():  # a named pipe would be waited for
-            if not path.is_dir():
-                files.refuse_other_than(files.REGULAR, path, follow=True)
-        _refuse_strange_features(folder / "features.json")
+        refuse_strange(folder)
         # TFDS prints a banner where TensorFlow is missing, and logs what it then raises.
         with quiet.logs(), contextlib.redirect_stderr(io.StringIO()):
             parts = tfds.data_source(
@@ -138,21 +136,6 @@ def read(directory: Path, form: Form = BINARY) -> Published:
     for part, names in ((train, train_names), (test, [last])):
         _check_content(part, names, form, where=str(folder), remedy=remedy)
     return Published("cifar10", str(PREPARED), train, test, CLASS_NAMES)
-
-
-def _refuse_strange_features(path: Path) -> None:
-    """Refuses a ``features.json`` that names classes other than TFDS' own: TFDS may import a named class's module."""
-    for name in _class_names(files.read_json(path)) if path.exists() else ():
-        if not re.fullmatch(r"tensorflow_datasets\.core\.features(\.\w+)+", name):
-            raise ValueError(f"{path.name} names the class {name!r}")
-
-
-def _class_names(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in ("pythonClassName", "python_class_name", "type"):
-                yield str(inner)
-            yield from _class_names(inner)
 
 
 def _in_order(records: Any, expected: int, batch_size: int = 1000) -> ImageSet:
