@@ -20,7 +20,7 @@ from jaxalex.system import files
 MODELS = tuple(NETWORKS)
 DATASETS = ("auto", "cifar10", "digits")
 INITS = ("torch", "flax", "he", "paper")
-NORMALIZATIONS = ("half", "dataset")
+NORMALIZATIONS = ("half", "dataset", "weights")
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 NONFINITE = ("stop", "skip")
@@ -35,7 +35,7 @@ class TrainConfig:
 
     Attributes:
       recipe: the named recipe whose values were the starting point.
-      model: "cifar10" or "paper".
+      model: "cifar10", "paper", "original" or "torchvision".
       width: factor on hidden channels and units; 1.0 is the published network.
       dataset: "auto", "cifar10" or "digits".
       data_dir: the data's folder; None means JAXALEX_DATA_DIR, else tensorflow-datasets' folder.
@@ -46,7 +46,9 @@ class TrainConfig:
       weight_decay: coupled (added to the gradient), as in torch.optim.SGD.
       seed: of the split, the initial parameters, the order of samples and dropout.
       init: "torch", "flax", "he" or "paper": see `jaxalex.networks.initializers`.
-      normalize: "half", (x/255 - 0.5)/0.5, or "dataset", by the mean and deviation of the train split.
+      weights: the ``.safetensors`` file that the run starts from, by its absolute name; None means an initialisation.
+      normalize: "half", (x/255 - 0.5)/0.5, "dataset", by the mean and deviation of the train split, or "weights", by
+        those in the weights file.
       device: "auto", "cpu" or "gpu".
       precision: "float32" (full, on every device), "tf32" or "bfloat16" (float32 parameters and loss).
       limit_train: train on the first N samples of the shuffled train split; None means all.
@@ -72,6 +74,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     seed: int = 0
     init: str = "torch"
+    weights: str | None = None
     normalize: str = "half"
     device: str = "auto"
     precision: str = "float32"
@@ -89,6 +92,8 @@ class TrainConfig:
                 raise UsageError(f"unknown {_flag(field)} {getattr(self, field)!r}: known are {', '.join(known)}")
         for field in _RANGES:
             check_range(field, getattr(self, field))
+        if self.normalize == "weights" and self.weights is None:
+            raise UsageError("--normalize weights takes the weights file's mean and std: give --weights FILE")
 
 
 # By name, the values in which each recipe differs from TrainConfig's defaults.
@@ -126,6 +131,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "limit_eval": (lambda v: v >= 1, "at least 1"),
     "keep": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
     "data_dir": (lambda v: "\0" not in v, "a name without NUL characters"),
+    "weights": (lambda v: "\0" not in v, "a name without NUL characters"),
     "checkpoint_every": (
         lambda v: re.fullmatch("[1-9][0-9]{0,8}m?", v),
         "a number of steps (500) or of minutes (5m), at least 1",

@@ -30,7 +30,8 @@ def add_network_flags(parser: cli.Parser) -> None:
     group = parser.add_argument_group("for a weights file that does not say what it holds")
     group.add_argument("--model", choices=config_lib.MODELS, help="the network")
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
-    group.add_argument("--normalize", choices=config_lib.NORMALIZATIONS, help="as in training")
+    stated = [name for name in config_lib.NORMALIZATIONS if name != "weights"]
+    group.add_argument("--normalize", choices=stated, help="as in training")
     group.add_argument("--dataset", choices=config_lib.DATASETS[1:], help="default: what it was trained on")
     group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10 is")
 
@@ -66,7 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, description = loaded.config, loaded.description
         limit = flags.limit_eval or (config.limit_eval if config else None)
         data_dir = flags.data_dir or (config.data_dir if config else None)
-        splits = data.load(flags.dataset or description.dataset, data_dir, 0, limit_eval=limit)
+        dataset = flags.dataset or description.dataset
+        if dataset not in config_lib.DATASETS:
+            known = ", ".join(config_lib.DATASETS[1:])
+            raise UsageError(f"{path} was trained on {dataset}, which is not here: give --dataset ({known})")
+        splits = data.load(dataset, data_dir, 0, limit_eval=limit)
         if splits.num_classes != description.num_classes:
             raise UsageError(f"{path} knows {description.num_classes} classes, {splits.name} has {splits.num_classes}")
         result = evaluate(loaded.state, place(splits.test, loaded.sharding))

@@ -25,6 +25,7 @@ examples:
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _AT_ONCE = 32  # pictures in memory and in the network
+_RESIZED_PIXELS = 2**26  # at most in a resized picture
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0
 
 
@@ -32,8 +33,8 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m jaxalex.predict",
         "Prints the most likely classes of pictures. A picture is cropped to its central square and scaled to the\n"
-        "size that the network was trained on; what is transparent in it becomes white; of an animation it is the\n"
-        "first picture.",
+        "size that the network was trained on; or first scaled and then cropped, where the weights file says so. What\n"
+        "is transparent in it becomes white; of an animation it is the first picture.",
         _EPILOG,
     )
     add_network_flags(parser)
@@ -101,13 +102,15 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+def read_picture(path: pathlib.Path, size: int, channels: int, resize: int | None = None) -> np.ndarray:
     """A picture file as the network takes it: upright, in 8 bits (see `as_rgb`), its central square, scaled.
 
     Args:
       path: a file in one of `_FORMATS`. Pillow reads more formats, but hands some of them to other programs.
       size: height and width of the result in pixels.
       channels: 1 (grey) or 3 (RGB).
+      resize: at least ``size``: scale the shorter side to it, bilinearly, then cut out the centre, as torchvision's
+        ``ImageClassification`` does. None: cut out the largest central square, then scale it, bicubically.
 
     Returns:
       uint8 ``[size, size, channels]``.
@@ -121,8 +124,38 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     with _opened(path) as image:
         plain = as_rgb(image).convert("RGB" if channels == 3 else "L")
         plain.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-        fitted = ImageOps.fit(ImageOps.exif_transpose(plain), (size, size), Image.Resampling.BICUBIC)
+        upright = ImageOps.exif_transpose(plain)
+        if resize is None:
+            fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+        else:
+            fitted = _resized_centre(upright, size, resize)
     return np.asarray(fitted).reshape(size, size, channels)
+
+
+def _resized_centre(image: Image.Image, size: int, resize: int) -> Image.Image:
+    """The central square of ``size`` by ``size`` pixels once the shorter side is ``resize``.
+
+    Lengths are rounded, and every pixel is, as in torchvision's ``resize`` and ``center_crop``.
+    """
+    from PIL import Image
+
+    short = min(image.size)
+    # Of a strip that would take gigabytes when resized, most is cut off beforehand.
+    longest = short * max(2, _RESIZED_PIXELS // resize**2)
+    image = image.crop(_centre(image.size, min(image.width, longest), min(image.height, longest)))
+    width, height = (resize * length // short for length in image.size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop(_centre(resized.size, size, size))
+
+
+def _centre(picture: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """The box of a picture's centre: left, top, right and bottom.
+
+    >>> _centre((341, 256), 224, 224)
+    (58, 16, 282, 240)
+    """
+    left, top = round((picture[0] - width) / 2), round((picture[1] - height) / 2)
+    return left, top, left + width, top + height
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -153,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for start in range(0, len(names), at_once):
             some = names[start : start + at_once]
             for i, name in enumerate(some):
-                pictures[i] = read_picture(name, d.image_size, d.input_channels)
+                pictures[i] = read_picture(name, d.image_size, d.input_channels, d.resize)
             data = {"image": pictures, "label": np.zeros(at_once, np.int32)}
             _, logits = steps.eval_step(loaded.state, data, np.arange(at_once, dtype=np.int32))
             if not np.isfinite(logits).all():

@@ -23,7 +23,7 @@ from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import environment, files, interrupt, lock, settings
 from jaxalex.system.devices import choose_device
-from jaxalex.training import advice, capacity, folder, optim, pictures, placement, report
+from jaxalex.training import advice, capacity, finetuning, folder, optim, pictures, placement, report
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
     CompiledEpoch,
@@ -81,6 +81,7 @@ def train_and_evaluate(
     if workdir is not None:
         folder.check(workdir, resume)
     device = choose_device(config.device, config.precision)
+    start = finetuning.read(config, workdir, resume)
     sharding = placement.on_device(device)
     splits = data.load(
         config.dataset,
@@ -92,14 +93,18 @@ def train_and_evaluate(
         notify=say,
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
-    scale = normalization(config.normalize, splits.train.images)
+    from_file = config.normalize == "weights"
+    scale = finetuning.scale(start) if from_file else normalization(config.normalize, splits.train.images)
     create = functools.partial(_initial_state, config, splits, scale, init_key)
     capacity.check(create, config.width, splits, placement.free_bytes(sharding))
     # Waited for, so that whatever goes wrong does so here, and the state is in memory before what is free is read.
-    state = jax.block_until_ready(create(config.width))
+    state = jax.block_until_ready(finetuning.begin(start, create(config.width)))
     described = environment.describe_device(device)
     for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described):
         say(line)
+    for line in finetuning.header_lines(config, start, splits.class_names, scale):
+        say(line)
+    del start  # gives back the memory that its parameters take
     train_set = place(splits.train, sharding)
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")

@@ -47,12 +47,13 @@ def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_siz
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
     resized = "" if (height, width) == (image_size, image_size) else f" (images resized to {image_size}x{image_size})"
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
+    start = f"{config.init} initialisation" if config.weights is None else "from a weights file"
     return [
         "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
         f"device     {device}; {config.precision}",
         f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
         f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}",
-        f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {config.init} initialisation",
+        f"model      {config.model}{scaled}{resized}, {parameters:,} parameters, {start}",
         f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
         f"learning rate {config.learning_rate:g}, momentum {config.momentum:g}{decay}; seed {config.seed}",
     ]
