@@ -28,7 +28,9 @@ def add_network_flags(parser: cli.Parser) -> None:
     parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
     parser.add_compilation_cache()
     group = parser.add_argument_group("for a weights file that does not say what it holds")
-    group.add_argument("--model", choices=config_lib.MODELS, help="the network")
+    group.add_argument(
+        "--model", choices=config_lib.MODELS, help="the network; predict needs no more for torchvision's 1000 classes"
+    )
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
     stated = [name for name in config_lib.NORMALIZATIONS if name != "weights"]
     group.add_argument("--normalize", choices=stated, help="as in training")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   python -m jaxalex.predict runs/NAME cat.jpg dog.png
-  python -m jaxalex.predict weights.safetensors --top 3 cat.jpg"""
+  python -m jaxalex.predict weights.safetensors --top 3 cat.jpg
+  python -m jaxalex.predict alexnet.safetensors --model torchvision cat.jpg"""
 
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -177,6 +178,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if loaded.when and loaded.file.suffix != ".safetensors":
             print(f"note: {loaded.file}: {loaded.when}", file=sys.stderr)
         d = loaded.description
+        if d.class_names == pretrained.IMAGENET.class_names:
+            print(
+                f"note: {loaded.file} does not describe itself: pictures are prepared as for torchvision's ImageNet "
+                "weights, classes are numbered",
+                file=sys.stderr,
+            )
         names = [pathlib.Path(name) for name in flags.images]
         for name in names:  # before anything is printed
             with _opened(name):

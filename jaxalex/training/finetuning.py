@@ -129,12 +129,11 @@ def header_lines(
     elif said and said.class_names != tuple(class_names):
         taken = "every layer; fc3 too, whose classes had other names"
     lines = [f"weights    {start.path}{of}: {taken}"]
-    theirs = _numbers(said.mean, said.std) if said else ""
-    if said and theirs != _numbers(*scale):
-        lines.append(
-            f"note: these weights were trained with {theirs}, --normalize {config.normalize} gives {_numbers(*scale)}: "
-            "--normalize weights takes theirs"
-        )
+    ours = f"--normalize {config.normalize} gives {_numbers(*scale)}"
+    if said is None:
+        lines.append(f"note: the file does not say with which mean and std it was trained; {ours}")
+    elif (theirs := _numbers(said.mean, said.std)) != _numbers(*scale):
+        lines.append(f"note: it was trained with {theirs}; {ours}; --normalize weights takes the file's")
     return lines
 
 

@@ -29,6 +29,21 @@ from jaxalex.training.state import TrainState
 from jaxalex.weights import convert
 from jaxalex.weights.safetensors import Description, load_weights
 
+# What goes along with torchvision's weights for ImageNet, but for the names of the classes, which would fill a page.
+# Source: torchvision, ``AlexNet_Weights.IMAGENET1K_V1.transforms()``.
+IMAGENET = Description(
+    model="torchvision",
+    width=1.0,
+    num_classes=1000,
+    class_names=tuple(f"class {number}" for number in range(1000)),
+    dataset="imagenet",
+    image_size=224,
+    input_channels=3,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize=256,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -67,7 +82,7 @@ def load(
         1000 classes under torchvision's names ``model`` is enough: they are taken for ImageNet's.
       checkpoint: which state of a run folder. "last" is what ``model.safetensors`` holds, or the newest intact
         checkpoint where there is none of a later step: a finished run may have gone on.
-      warn: gets a line for each damaged checkpoint that is passed over, and for what is assumed of a file.
+      warn: gets a line for each damaged checkpoint that is passed over.
 
     Raises:
       UsageError: a file cannot be read, or names and shapes do not fit; the message lists all of them.
@@ -78,7 +93,7 @@ def load(
     if checkpoint != "last":
         raise UsageError(f"{path}: --checkpoint needs a run folder, not a weights file")
     sharding = placement.on_device(choose_device(device_name, "float32"))
-    state, description = _from_weights(path, given or {}, "float32", sharding, warn)
+    state, description = _from_weights(path, given or {}, "float32", sharding)
     return Pretrained(state, description, None, sharding, path)
 
 
@@ -96,7 +111,7 @@ def _from_run(
     checkpoints = Checkpoints(directory)
     finished = weights.exists()
     if finished:
-        state, description = _from_weights(weights, given, config.precision, sharding, warn)
+        state, description = _from_weights(weights, given, config.precision, sharding)
     elif not checkpoints.steps():
         raise UsageError(
             f"{run}: the run is not finished, and nothing of it is saved yet: "
@@ -169,13 +184,13 @@ def _of_unfinished(config: config_lib.TrainConfig, record: Mapping[str, Any]) ->
     )
 
 
-def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], warn: Callable[[str], None]) -> Description:
+def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
     """A description made from flags, for a file that has none."""
     if given.get("model") == "torchvision" and not (given.get("dataset") or given.get("normalize")):
         last = arrays.get(f"{convert.torch_names('torchvision')['fc3']}.bias")
         if last is not None and last.shape == (1000,):
-            warn("note: 1000 classes under torchvision's names: pictures are prepared as for its ImageNet weights")
-            return _published(given.get("width"))
+            config_lib.check_range("width", given.get("width"))
+            return dataclasses.replace(IMAGENET, width=given.get("width") or 1.0)
     missing = [f"--{name}" for name in ("model", "dataset", "normalize") if not given.get(name)]
     if missing:
         raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")
@@ -196,37 +211,13 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], warn: 
     )
 
 
-def _published(width: float | None) -> Description:
-    """What goes along with torchvision's ImageNet weights, but for the names of the classes.
-
-    Source: torchvision, ``AlexNet_Weights.IMAGENET1K_V1.transforms()``.
-    """
-    config_lib.check_range("width", width)
-    return Description(
-        model="torchvision",
-        width=width or 1.0,
-        num_classes=1000,
-        class_names=tuple(f"class {number}" for number in range(1000)),
-        dataset="imagenet",
-        image_size=224,
-        input_channels=3,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        resize=256,
-    )
-
-
 def _from_weights(
-    path: pathlib.Path,
-    given: Mapping[str, Any],
-    precision: str,
-    sharding: jax.sharding.Sharding,
-    warn: Callable[[str], None],
+    path: pathlib.Path, given: Mapping[str, Any], precision: str, sharding: jax.sharding.Sharding
 ) -> tuple[TrainState, Description]:
     """The state in a weights file, and the file's description, made from flags where it has none."""
     arrays, description = load_weights(path)
     try:
-        description = description or _describe(arrays, given, warn)
+        description = description or _describe(arrays, given)
         state = _blank(description, precision, sharding)
         problems = convert.compare_shapes(arrays, convert.torch_shapes(state.params, description.model))
         if problems:
