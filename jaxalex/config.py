@@ -20,7 +20,7 @@ from jaxalex.system import files
 MODELS = tuple(NETWORKS)
 DATASETS = ("auto", "cifar10", "digits")  # besides folder:PATH and tfds:NAME
 INITS = ("torch", "flax", "he", "paper")
-NORMALIZATIONS = ("half", "dataset", "mean")
+NORMALIZATIONS = ("half", "dataset", "mean", "weights")
 AUGMENTATIONS = ("none", "paper")
 SCHEDULES = ("constant", "plateau")
 DEVICES = ("auto", "cpu", "gpu")
@@ -38,7 +38,7 @@ class TrainConfig:
 
     Attributes:
       recipe: the named recipe whose values were the starting point.
-      model: "cifar10" or "paper".
+      model: "cifar10", "paper", "original" or "torchvision".
       width: factor on hidden channels and units; 1.0 is the published network.
       dataset: "auto", "cifar10", "digits", "folder:PATH" or "tfds:NAME".
       data_dir: the folder of CIFAR-10 or of what TFDS prepared; None means JAXALEX_DATA_DIR, else
@@ -52,8 +52,9 @@ class TrainConfig:
       weight_decay: coupled (added to the gradient), as in torch.optim.SGD.
       seed: of the split, the initial parameters, the order of samples and dropout.
       init: "torch", "flax", "he" or "paper": see `jaxalex.networks.initializers`.
-      normalize: "half", (x/255 - 0.5)/0.5; "dataset", by the mean and deviation of the train split; or "mean", x less
-        the mean of the train split, on the scale of 255.
+      weights: the ``.safetensors`` file that the run starts from, by its absolute name; None means an initialisation.
+      normalize: "half", (x/255 - 0.5)/0.5; "dataset", by the mean and deviation of the train split; "mean", x less the
+        mean of the train split, on the scale of 255; or "weights", by those in the weights file.
       augment: "none", or "paper": training pictures are cropped, mirrored and shifted in colour at random, and the
         evaluation sees the central crop (`jaxalex.training.augment`).
       test_crops: 1, or 10 to test with ten crops, too.
@@ -85,6 +86,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     seed: int = 0
     init: str = "torch"
+    weights: str | None = None
     normalize: str = "half"
     augment: str = "none"
     test_crops: int = 1
@@ -108,6 +110,8 @@ class TrainConfig:
             check_range(field, getattr(self, field))
         if self.recipe == "paper" and self.dataset == "auto":
             raise UsageError("--recipe paper leaves the data to you: give --dataset, as in --dataset cifar10")
+        if self.normalize == "weights" and self.weights is None:
+            raise UsageError("--normalize weights takes the weights file's mean and std: give --weights FILE")
 
 
 # By name, the values in which each recipe differs from TrainConfig's defaults.
@@ -163,6 +167,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "limit_eval": (lambda v: v >= 1, "at least 1"),
     "keep": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
     "data_dir": (lambda v: "\0" not in v, "a name without NUL characters"),
+    "weights": (lambda v: "\0" not in v, "a name without NUL characters"),
     "checkpoint_every": (
         lambda v: re.fullmatch("[1-9][0-9]{0,8}m?", v),
         "a number of steps (500) or of minutes (5m), at least 1",

@@ -29,9 +29,12 @@ def add_network_flags(parser: cli.Parser) -> None:
     parser.add_argument("--device", choices=config_lib.DEVICES, default="auto", help="default auto")
     parser.add_compilation_cache()
     group = parser.add_argument_group("for a weights file that does not say what it holds")
-    group.add_argument("--model", choices=config_lib.MODELS, help="the network")
+    group.add_argument(
+        "--model", choices=config_lib.MODELS, help="the network; predict needs no more for torchvision's 1000 classes"
+    )
     group.add_argument("--width", type=float, metavar="F", help="its width factor (default 1.0)")
-    group.add_argument("--normalize", choices=config_lib.NORMALIZATIONS, help="as in training")
+    stated = [name for name in config_lib.NORMALIZATIONS if name != "weights"]
+    group.add_argument("--normalize", choices=stated, help="as in training")
     group.add_argument("--dataset", metavar="NAME", help="default: what it was trained on")
     group.add_argument("--data-dir", metavar="DIR", help="where CIFAR-10, or tfds:NAME, is")
 
@@ -74,12 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         config, description = loaded.config, loaded.description
         limit = flags.limit_eval or (config.limit_eval if config else None)
         data_dir = flags.data_dir or (config.data_dir if config else None)
+        dataset = flags.dataset or description.dataset
+        if not flags.dataset and ":" not in dataset and dataset not in config_lib.DATASETS:
+            known = ", ".join((*config_lib.DATASETS[1:], "folder:PATH"))
+            raise UsageError(f"{path} was trained on {dataset}, which is not here: give --dataset ({known})")
         splits = data.load(
-            data.stored_name(flags.dataset or description.dataset),
+            data.stored_name(dataset),
             data_dir,
             0,
             limit_eval=limit,
-            image_size=description.image_size,
+            image_size=description.resize or description.image_size,
             skip_bad=config is not None and config.on_bad_image == "skip",
             only_test=True,
             notify=lambda line: print(line, file=sys.stderr),

@@ -15,7 +15,8 @@ from jaxalex.system import settings
 _EPILOG = """\
 examples:
   python -m jaxalex.predict runs/NAME cat.jpg dog.png
-  python -m jaxalex.predict weights.safetensors --top 3 cat.jpg"""
+  python -m jaxalex.predict weights.safetensors --top 3 cat.jpg
+  python -m jaxalex.predict alexnet.safetensors --model torchvision cat.jpg"""
 
 _AT_ONCE = 32  # pictures in memory and in the network
 
@@ -24,8 +25,8 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m jaxalex.predict",
         "Prints the most likely classes of pictures. A picture is cropped to its central square and scaled to the\n"
-        "size that the network was trained on; what is transparent in it becomes white; of an animation it is the\n"
-        "first picture.",
+        "size that the network was trained on; or first scaled and then cropped, where the weights file says so. What\n"
+        "is transparent in it becomes white; of an animation it is the first picture.",
         _EPILOG,
     )
     add_network_flags(parser)
@@ -53,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if loaded.when and loaded.file.suffix != ".safetensors":
             print(f"note: {loaded.file}: {loaded.when}", file=sys.stderr)
         d = loaded.description
+        if d.class_names == pretrained.IMAGENET.class_names:
+            print(
+                f"note: {loaded.file} does not describe itself: pictures are prepared as for torchvision's ImageNet "
+                "weights, classes are numbered",
+                file=sys.stderr,
+            )
         names = [pathlib.Path(name) for name in flags.images]
         for name in names:  # before anything is printed
             check_readable(name)
@@ -61,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for start in range(0, len(names), at_once):
             some = names[start : start + at_once]
             for i, name in enumerate(some):
-                pictures[i] = read_picture(name, d.image_size, d.input_channels)
+                pictures[i] = read_picture(name, d.image_size, d.input_channels, d.resize)
             data = {"image": pictures, "label": np.zeros(at_once, np.int32)}
             _, logits = steps.eval_step(loaded.state, data, np.arange(at_once, dtype=np.int32))
             if not np.isfinite(logits).all():

@@ -21,6 +21,7 @@ examples:
   python -m jaxalex.train --dataset cifar10 --data-dir DIR --init flax --workdir runs/flax
   python -m jaxalex.train --recipe paper --dataset folder:imagenette2-320
   python -m jaxalex.train --model paper --dataset folder:imagenette2-320 --init flax
+  python -m jaxalex.train --dataset cifar10 --model torchvision --weights FILE.safetensors --normalize weights
   python -m jaxalex.train --resume runs/flax"""
 
 
@@ -51,6 +52,13 @@ def _add_run_flags(parser: cli.Parser) -> None:
     _add(group, "model", "the network", choices=config_lib.MODELS)
     _add(group, "width", "factor on all hidden channels and units", type=float, metavar="F")
     _add(group, "init", "initialisation of the parameters", choices=config_lib.INITS)
+    _add(
+        group,
+        "weights",
+        "start from the parameters in this .safetensors file; only the last layer is initialised where the data have "
+        "another number of classes",
+        metavar="FILE",
+    )
 
     group = parser.add_argument_group("data")
     _add(
@@ -70,7 +78,8 @@ def _add_run_flags(parser: cli.Parser) -> None:
     _add(
         group,
         "normalize",
-        "half: to -1..1; dataset: by the train split's statistics; mean: less its mean, on the scale of 255",
+        "half: to -1..1; dataset: by the train split's statistics; mean: less its mean, on the scale of 255; "
+        "weights: as the --weights file says",
         choices=config_lib.NORMALIZATIONS,
     )
     _add(
@@ -150,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags["dataset"] = data.stored_name(flags["dataset"])
         if (run is None or "data_dir" in flags) and (stored := data.stored_dir(flags.get("data_dir"))):
             flags["data_dir"] = stored
+        if "weights" in flags:
+            flags["weights"] = _absolute(flags["weights"])
         if run is None:
             config = config_lib.from_recipe(flags.pop("recipe", "baseline"), flags)
             path = pathlib.Path(workdir) if workdir else None
@@ -167,6 +178,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         train_and_evaluate(config, path, say=lambda line: print(line, flush=True), resume=run is not None)
 
     return cli.run(command)
+
+
+def _absolute(weights: str) -> str:
+    """A weights file by the name that it has from every other folder, too."""
+    try:
+        return str(pathlib.Path(weights).expanduser().absolute())
+    except (OSError, RuntimeError) as error:  # a current folder that is gone; ~nobody
+        raise UsageError(f"--weights {weights}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -27,17 +27,20 @@ def parser() -> Parser:
     result.add_argument("--force", action="store_true", help="replace the target if it exists")
     group = result.add_argument_group(
         "what the .safetensors says of the weights",
-        "Taken from the config.json beside the .pth where torch_ref.train left one, and from the shapes. "
-        "For a lone .pth, --dataset cifar10 or digits gives class names and normalisation.",
+        "Taken from the config.json beside the .pth where torch_ref.train left one, and from names and shapes. "
+        "For a lone .pth, --dataset cifar10 or digits gives class names and normalisation, --dataset imagenet those "
+        "of torchvision's published weights and their preprocessing. 1000 classes under torchvision's names are taken "
+        "for these.",
     )
     add = group.add_argument
-    add("--model", choices=MODELS, help="default: the one that the first kernel fits")
+    add("--model", choices=MODELS, help="default: the one that names and kernels fit")
     add("--width", type=number(positive=True, at_most=16), metavar="X", help="factor on all hidden sizes")
-    add("--dataset", metavar="NAME", help="what the network was trained on: cifar10, digits, or another name")
+    add("--dataset", metavar="NAME", help="what it was trained on: cifar10, digits, imagenet, or another name")
     add("--class-names", type=_names, metavar="A,B,...", help="in the order of the logits")
     add("--mean", type=_numbers, metavar="X,...", help="subtracted, one a channel, on the 0..1 scale")
     add("--std", type=_numbers, metavar="X,...", help="then divided by, one a channel")
     add("--image-size", type=integer(1), metavar="N", help="height and width of the images, in pixels")
+    add("--resize", type=integer(1), metavar="N", help="scale a picture's shorter side to N, then cut out the centre")
     return result
 
 
@@ -65,10 +68,12 @@ def convert(source: Path, target: Path, force: bool = False, given: dict[str, An
     if not os.access(target.parent, os.W_OK):
         raise UsageError(f"the folder {target.parent} cannot be written to")
     given = {name: value for name, value in (given or {}).items() if value is not None}
+    assumed = False
     if source.suffix == ".pth":
         arrays = weights.read_pth(source)
         known = {**weights.recognise(arrays), **_beside(source), **given}
-        metadata = _complete(known, source)
+        assumed = _published(known)
+        metadata = _complete({"dataset": "imagenet", **known} if assumed else known, source)
         _check(arrays, metadata, source)
         weights.write_safetensors(arrays, metadata, target)
     else:
@@ -77,6 +82,10 @@ def convert(source: Path, target: Path, force: bool = False, given: dict[str, An
         _check(arrays, _architecture(known, source), source)
         weights.write_pth(arrays, target)
     print(f"{source} -> {target}: {sum(a.numel() for a in arrays.values()):,} parameters")
+    if assumed:
+        print(
+            "note: described as torchvision's weights for ImageNet, with their preprocessing; --dataset says otherwise"
+        )
 
 
 def _check(arrays: Any, metadata: dict[str, Any], source: Path) -> None:
@@ -118,12 +127,18 @@ def _beside(pth: Path) -> dict[str, Any]:
     return weights.checked(config["metadata"], path)
 
 
+def _published(known: dict[str, Any]) -> bool:
+    """Whether weights of which this is known can be taken for those that torchvision publishes."""
+    undescribed = "dataset" not in known and "class_names" not in known
+    return undescribed and (known.get("model"), known.get("num_classes")) == ("torchvision", 1000)
+
+
 def _architecture(known: dict[str, Any], source: Path) -> dict[str, Any]:
     """``known`` with the network's own size where no width fits, so that the comparison can list the rest."""
     if "model" not in known:
         raise UsageError(
-            f"{source}: conv1.0.weight is missing or fits no network here (11x11 paper, 3x3 cifar10): "
-            "give --model to see all that differs"
+            f"{source}: holds neither features.0.weight (torchvision) nor a conv1.0.weight that fits a network here "
+            "(11x11 paper and original, 3x3 cifar10): give --model to see all that differs"
         )
     return {"width": 1.0, "input_channels": 3, "num_classes": 10, **known}
 
@@ -136,6 +151,8 @@ def _complete(known: dict[str, Any], source: Path) -> dict[str, Any]:
     if known.get("dataset") in weights.CLASS_NAMES:
         half = [0.5] * known["input_channels"]
         known = {"class_names": weights.CLASS_NAMES[known["dataset"]], "mean": half, "std": half, **known}
+    elif known.get("dataset") == "imagenet":
+        known = {**weights.imagenet(), **known}
     missing = [flag for flag in ("class_names", "mean", "std") if flag not in known]
     if missing:
         flags = ", ".join("--" + flag.replace("_", "-") for flag in missing)
@@ -155,6 +172,7 @@ def _complete(known: dict[str, Any], source: Path) -> dict[str, Any]:
         known["width"],
         known["mean"],
         known["std"],
+        known.get("resize"),
     )
     wrong = weights.out_of_range(metadata)
     if wrong:

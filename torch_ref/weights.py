@@ -38,6 +38,20 @@ CLASS_NAMES = {
 }
 
 
+def imagenet() -> Metadata:
+    """What goes along with torchvision's published weights: ``class_names``, ``mean``, ``std``, ``resize``."""
+    from torchvision.models import AlexNet_Weights
+
+    published = AlexNet_Weights.IMAGENET1K_V1
+    pictures = published.transforms()
+    return {
+        "class_names": published.meta["categories"],
+        "mean": pictures.mean,
+        "std": pictures.std,
+        "resize": pictures.resize_size[0],
+    }
+
+
 def metadata_of(
     model: str,
     dataset: str,
@@ -46,6 +60,7 @@ def metadata_of(
     width: float,
     mean: Sequence[float] = (0.5, 0.5, 0.5),
     std: Sequence[float] = (0.5, 0.5, 0.5),
+    resize: int | None = None,
 ) -> Metadata:
     """All that a weights file says beside its arrays, as JSON values.
 
@@ -53,8 +68,10 @@ def metadata_of(
       class_names: one a class, in the order of the logits.
       image_size: height and width of the images, in pixels.
       mean, std: one a channel, on the 0..1 scale; the network is fed ``(image - mean) / std``.
+      resize: what a picture's shorter side is scaled to before its centre is cut out, in pixels; None says nothing.
     """
-    return {
+    optional = {} if resize is None else {"resize": int(resize)}
+    return optional | {
         "format": FORMAT,
         "model": model,
         "num_classes": len(class_names),
@@ -152,7 +169,7 @@ def read_safetensors(path: Path) -> tuple[Arrays, Metadata]:
         return arrays, {}
     values: Metadata = dict(strings)
     try:
-        for name in ("num_classes", "input_channels", "width", "image_size", "class_names", "mean", "std"):
+        for name in ("num_classes", "input_channels", "width", "image_size", "class_names", "mean", "std", "resize"):
             values[name] = json.loads(strings.get(name, "null"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"the metadata of {path} is damaged: {error}") from error
@@ -167,7 +184,7 @@ def checked(metadata: Mapping[str, Any], path: Path) -> Metadata:
     """
     names = ("model", "dataset", "class_names", "image_size", "width", "mean", "std")
     try:
-        result = metadata_of(**{name: metadata[name] for name in names})
+        result = metadata_of(**{name: metadata[name] for name in names}, resize=metadata.get("resize"))
         _shapes(result["model"], result["num_classes"], result["input_channels"], result["width"])
         wrong = out_of_range(result)
     except Exception as error:  # there is no telling what a stranger's values lead to
@@ -186,11 +203,14 @@ def out_of_range(metadata: Metadata) -> str | None:
       metadata: from ``metadata_of``.
     """
     float32 = torch.finfo(torch.float32)
+    smallest: int = metadata["image_size"]
+    resize = metadata.get("resize", smallest)
     limits: dict[str, tuple[bool, str]] = {
         "width": (0 < metadata["width"] <= MAX_WIDTH, f"above 0 and at most {MAX_WIDTH}"),
         "num_classes": (1 <= metadata["num_classes"] <= 100_000, "from 1 to 100000"),
         "input_channels": (metadata["input_channels"] in (1, 3), "1 or 3"),
         "image_size": (1 <= metadata["image_size"] <= 4096, "from 1 to 4096"),
+        "resize": (smallest <= resize <= 4096, f"from the image size, {smallest}, to 4096"),
         "dataset": (metadata["dataset"].isprintable(), "printable"),
         "class_names": (all(name.isprintable() for name in metadata["class_names"]), "printable"),
         "mean": (all(abs(x) <= float32.max for x in metadata["mean"]), "finite in float32"),
@@ -217,22 +237,27 @@ def write_safetensors(arrays: Mapping[str, torch.Tensor], metadata: Metadata, pa
 
 
 def recognise(arrays: Mapping[str, torch.Tensor]) -> Metadata:
-    """Recognises the network by the shapes of its arrays.
+    """Recognises the network by the names and shapes of its arrays.
 
     Returns:
-      As many of ``model``, ``num_classes``, ``input_channels`` and ``width`` as the shapes determine.
+      As many of ``model``, ``num_classes``, ``input_channels`` and ``width`` as they determine.
     """
     shapes = {name: tuple(value.shape) for name, value in arrays.items()}
-    known: Metadata = {}
-    first = shapes.get("conv1.0.weight", ())
+    by_torchvision = "features.0.weight" in shapes
+    first = shapes.get("features.0.weight" if by_torchvision else "conv1.0.weight", ())
+    last = shapes.get("classifier.6.weight" if by_torchvision else "fc3.0.weight", ())
+    second = shapes.get("conv2.0.weight", ())
+    known: Metadata = {"model": "torchvision"} if by_torchvision else {}
     if len(first) == 4:
         known["input_channels"] = first[1]
-        if first[2:] in ((11, 11), (3, 3)):
-            known["model"] = "paper" if first[2:] == (11, 11) else "cifar10"
-            width = _width(shapes, known["model"])
-            if width is not None:
-                known["width"] = width
-    last = shapes.get("fc3.0.weight", ())
+        if first[2:] == (3, 3) and not by_torchvision:
+            known["model"] = "cifar10"
+        elif first[2:] == (11, 11) and not by_torchvision:
+            # In two towers a kernel of conv2 sees half of conv1's channels.
+            known["model"] = "original" if len(second) == 4 and 2 * second[1] == first[0] else "paper"
+        width = _width(shapes, known["model"]) if "model" in known else None
+        if width is not None:
+            known["width"] = width
     if len(last) == 2:
         known["num_classes"] = last[0]
     return known
@@ -287,10 +312,17 @@ def _width(shapes: Mapping[str, tuple[int, ...]], model: str) -> float | None:
     """The roundest width factor that gives every hidden layer its number of channels or units."""
     low, high = 0.0, math.inf
     for name, published in _shapes(model, 1, 1, 1.0).items():
-        if name in shapes and shapes[name] and name.endswith("bias") and name != "fc3.0.bias":
+        if (
+            name in shapes
+            and shapes[name]
+            and name.endswith("bias")
+            and name not in ("fc3.0.bias", "classifier.6.bias")
+        ):
+            # The original's convolutions are made of two parts of equal size.
+            parts = 2 if model == "original" and name.startswith("conv") else 1
             count = shapes[name][0]
-            low = max(low, 0.0 if count == 1 else (count - 0.5) / published[0])
-            high = min(high, (count + 0.5) / published[0])
+            low = max(low, 0.0 if count == parts else (count - parts / 2) / published[0])
+            high = min(high, (count + parts / 2) / published[0])
     if not low < high < math.inf:
         return None
     for digits in range(1, 8):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Pillow reads more formats, but hands some of them to other programs.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_RESIZED_PIXELS = 2**26  # at most in a resized picture
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF 6.0
 # A JPEG is decoded at half, a quarter or an eighth of its size where that leaves so many times the wanted size. At 2
 # the result differs by 0.2 of 255 levels on average, at 1 it would by 0.6; 1500x1200 pixels take a third of the time.
@@ -102,13 +103,15 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def square(image: Image.Image, size: int, channels: int = 3) -> np.ndarray:
+def square(image: Image.Image, size: int, channels: int = 3, resize: int | None = None) -> np.ndarray:
     """A picture upright, in 8 bits (see `as_rgb`), its central square, scaled (bicubic, antialiased).
 
     Args:
       image: just opened.
       size: height and width of the result in pixels.
       channels: 1 (grey) or 3 (RGB).
+      resize: at least ``size``: scale the shorter side to it, bilinearly, then cut out the centre, as torchvision's
+        ``ImageClassification`` does, to the same pixels. None: cut out the largest central square, then scale it.
 
     Returns:
       uint8 ``[size, size, channels]``.
@@ -116,6 +119,10 @@ def square(image: Image.Image, size: int, channels: int = 3) -> np.ndarray:
     import numpy as np
     from PIL import ExifTags, Image, ImageOps
 
+    if resize is not None:
+        plain = as_rgb(image).convert("RGB" if channels == 3 else "L")
+        plain.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return np.asarray(_resized_centre(ImageOps.exif_transpose(plain), size, resize)).reshape(size, size, channels)
     drafted = image.draft(None, (_SPARE * size, _SPARE * size))  # of a JPEG; other formats have no such thing
     plain = as_rgb(image)
     # A drafted size is rounded up to whole pixels; the picture ends within the last ones.
@@ -129,6 +136,32 @@ def square(image: Image.Image, size: int, channels: int = 3) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(fitted)).reshape(size, size, channels)
 
 
+def _resized_centre(image: Image.Image, size: int, resize: int) -> Image.Image:
+    """The central square of ``size`` by ``size`` pixels once the shorter side is ``resize``.
+
+    Lengths are rounded, and every pixel is, as in torchvision's ``resize`` and ``center_crop``.
+    """
+    from PIL import Image
+
+    short = min(image.size)
+    # Of a strip that would take gigabytes when resized, most is cut off beforehand.
+    longest = short * max(2, _RESIZED_PIXELS // resize**2)
+    image = image.crop(_centre(image.size, min(image.width, longest), min(image.height, longest)))
+    width, height = (resize * length // short for length in image.size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized.crop(_centre(resized.size, size, size))
+
+
+def _centre(picture: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """The box of a picture's centre: left, top, right and bottom.
+
+    >>> _centre((341, 256), 224, 224)
+    (58, 16, 282, 240)
+    """
+    left, top = round((picture[0] - width) / 2), round((picture[1] - height) / 2)
+    return left, top, left + width, top + height
+
+
 def check_readable(path: pathlib.Path) -> None:
     """Refuses a file that does not begin as a picture does.
 
@@ -140,7 +173,7 @@ def check_readable(path: pathlib.Path) -> None:
         pass
 
 
-def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+def read_picture(path: pathlib.Path, size: int, channels: int, resize: int | None = None) -> np.ndarray:
     """A picture file as the network takes it: see `square`, which has the other arguments and the result.
 
     Args:
@@ -151,7 +184,7 @@ def read_picture(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
     """
     _refuse_irregular(path)
     with strict(), opened(path, path) as image:
-        return square(image, size, channels)
+        return square(image, size, channels, resize)
 
 
 def _refuse_irregular(path: pathlib.Path) -> None:

@@ -43,6 +43,15 @@ class Draws(NamedTuple):
     alpha: Float[Array, "batch component"]
 
 
+def stored_size(image_size: int) -> int:
+    """Height and width at which photographs are kept, so that patches of ``image_size`` can be cut from them.
+
+    >>> stored_size(224)
+    256
+    """
+    return image_size * 8 // 7
+
+
 def patch_size(stored_hw: Size, image_hw: Size) -> Size:
     """Height and width of a patch: the network's, or the stored picture's where that is smaller.
 

@@ -22,7 +22,17 @@ from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import environment, files, interrupt, lock, settings
 from jaxalex.system.devices import choose_device
-from jaxalex.training import advice, augment, capacity, folder, optim, pictures, placement, report
+from jaxalex.training import (
+    advice,
+    augment,
+    capacity,
+    finetuning,
+    folder,
+    optim,
+    pictures,
+    placement,
+    report,
+)
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
     CompiledEpoch,
@@ -80,28 +90,34 @@ def train_and_evaluate(
     if workdir is not None:
         folder.check(workdir, resume)
     device = choose_device(config.device, config.precision)
+    start = finetuning.read(config, workdir, resume)
     sharding = placement.on_device(device)
+    size = NETWORKS[config.model].image_size
     splits = data.load(
         config.dataset,
         config.data_dir,
         config.seed,
         limit_train=config.limit_train,
         limit_eval=config.limit_eval,
-        image_size=NETWORKS[config.model].image_size,
+        image_size=augment.stored_size(size) if config.augment == "paper" else size,
         skip_bad=config.on_bad_image == "skip",
         download=not resume,  # what was begun with them has them somewhere
         notify=say,
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
-    scale = input_scale(config.normalize, splits.train.images)
+    from_file = config.normalize == "weights"
+    scale = finetuning.scale(start) if from_file else input_scale(config.normalize, splits.train.images)
     basis = augment.colour_basis(splits.train.images) if config.augment == "paper" else None
     create = functools.partial(_initial_state, config, splits, scale, basis, init_key)
     capacity.check(create, config.width, splits, placement.free_bytes(sharding))
     # Waited for, so that whatever goes wrong does so here, and the state is in memory before what is free is read.
-    state = jax.block_until_ready(create(config.width))
+    state = jax.block_until_ready(finetuning.begin(start, create(config.width)))
     described = environment.describe_device(device)
     for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described):
         say(line)
+    for line in finetuning.header_lines(config, start, splits.class_names, scale):
+        say(line)
+    del start  # gives back the memory that its parameters take
     train_set = place(splits.train, sharding)
     compiled = compile_epoch(state, train_set, config.batch_size, dropout_key, config.on_nonfinite == "skip")
     say(f"compiled in {compiled.compile_seconds:.1f} s")
@@ -276,6 +292,7 @@ def _initial_state(
 
 
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:
+    stored = splits.train.images.shape[1]
     return Description(
         model=config.model,
         width=config.width,
@@ -286,4 +303,5 @@ def _description(config: TrainConfig, splits: data.Splits, state: TrainState) ->
         input_channels=splits.train.images.shape[3],
         mean=tuple(float(v) for v in state.mean),
         std=tuple(float(v) for v in state.std),
+        resize=stored if stored > state.image_hw[0] else None,
     )

@@ -21,12 +21,27 @@ from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
 from jaxalex.system import files, memory
 from jaxalex.system.devices import choose_device
-from jaxalex.training import folder, placement
+from jaxalex.training import augment, folder, placement
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.progress import Progress
 from jaxalex.training.state import TrainState, input_scale
 from jaxalex.weights import convert
 from jaxalex.weights.safetensors import Description, load_weights
+
+# What goes along with torchvision's weights for ImageNet, but for the names of the classes, which would fill a page.
+# Source: torchvision, ``AlexNet_Weights.IMAGENET1K_V1.transforms()``.
+IMAGENET = Description(
+    model="torchvision",
+    width=1.0,
+    num_classes=1000,
+    class_names=tuple(f"class {number}" for number in range(1000)),
+    dataset="imagenet",
+    image_size=224,
+    input_channels=3,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize=256,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +77,8 @@ def load(
     Args:
       path: a run folder, of a finished or unfinished run, or a ``.safetensors`` file.
       device_name: "auto", "cpu" or "gpu".
-      given: ``model``, ``width``, ``dataset``, ``data_dir`` and ``normalize`` for a file without a description.
+      given: ``model``, ``width``, ``dataset``, ``data_dir`` and ``normalize`` for a file without a description. For
+        1000 classes under torchvision's names ``model`` is enough: they are taken for ImageNet's.
       checkpoint: which state of a run folder. "last" is what ``model.safetensors`` holds, or the newest intact
         checkpoint where there is none of a later step: a finished run may have gone on.
       warn: gets a line for each damaged checkpoint that is passed over.
@@ -79,6 +95,7 @@ def load(
         raise UsageError(f"{path}: --checkpoint needs a run folder, not a weights file")
     sharding = placement.on_device(choose_device(device_name, "float32"))
     state, description = _from_weights(path, given or {}, "float32", sharding)
+    state = state.replace(central_crop=description.resize is not None)
     return Pretrained(state, description, None, sharding, path)
 
 
@@ -157,21 +174,28 @@ def _of_unfinished(config: config_lib.TrainConfig, record: Mapping[str, Any]) ->
     dataset = str(split.get("dataset"))
     names = data.class_names(dataset, split.get("classes"))
     channels = 3  # of every data set
+    size = NETWORKS[config.model].image_size
     return Description(
         model=config.model,
         width=config.width,
         num_classes=len(names),
         class_names=names,
         dataset=dataset,
-        image_size=NETWORKS[config.model].image_size,
+        image_size=size,
         input_channels=channels,
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
+        resize=augment.stored_size(size) if config.augment == "paper" and ":" in dataset else None,
     )
 
 
 def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
     """A description made from flags, for a file that has none."""
+    if given.get("model") == "torchvision" and not (given.get("dataset") or given.get("normalize")):
+        last = arrays.get(f"{convert.torch_names('torchvision')['fc3']}.bias")
+        if last is not None and last.shape == (1000,):
+            config_lib.check_range("width", given.get("width"))
+            return dataclasses.replace(IMAGENET, width=given.get("width") or 1.0)
     missing = [f"--{name}" for name in ("model", "dataset", "normalize") if not given.get(name)]
     if missing:
         raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")

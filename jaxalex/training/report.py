@@ -59,12 +59,13 @@ def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_siz
     fitted = _fitted(config, (height, width), image_size)
     left_out = f"; unreadable pictures left out: {splits.bad_images:,}" if splits.bad_images else ""
     scaled = "" if config.width == 1 else f" at width {config.width:g}"
+    start = f"{config.init} initialisation" if config.weights is None else "from a weights file"
     return [
         "versions   " + ", ".join(f"{name} {found[name]}" for name in names),
         f"device     {device}; {config.precision}",
         f"dataset    {splits.name} ({splits.source}): {len(splits.train):,} train, {len(splits.eval):,} eval, "
         f"{len(splits.test):,} test; {splits.num_classes} classes, {height}x{width}x{channels}{left_out}",
-        f"model      {config.model}{scaled}{fitted}, {parameters:,} parameters, {config.init} initialisation",
+        f"model      {config.model}{scaled}{fitted}, {parameters:,} parameters, {start}",
         f"training   recipe {config.recipe}: {config.num_epochs} epochs, batch size {config.batch_size}, SGD with "
         f"learning rate {config.learning_rate:g}{falls}, momentum {config.momentum:g}{decay}; seed {config.seed}",
     ]

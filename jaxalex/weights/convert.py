@@ -99,9 +99,13 @@ def from_torch(arrays: Mapping[str, np.ndarray], model_name: str, feature_hw: tu
     """Parameters from the arrays of a PyTorch ``state_dict``: the exact inverse of `to_torch`.
 
     Raises:
-      UsageError: listing *all* names and shapes that do not fit the network, expected and found.
+      UsageError: listing *all* names and shapes that do not fit the network, expected and found; where all names are
+        those of other networks, these.
     """
     names = torch_names(model_name)
+    others = [name for name in NETWORKS if set(arrays) == _torch_arrays(torch_names(name))]
+    if others and model_name not in others:
+        raise UsageError(f"these weights are not of the network {model_name!r}: their names are of {', '.join(others)}")
     problems = _name_problems(set(arrays), _torch_arrays(names))
     if problems:
         raise UsageError(f"these weights are not of the network {model_name!r}: " + "; ".join(problems))

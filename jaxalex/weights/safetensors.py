@@ -26,12 +26,13 @@ class Description:
     """What a weights file says about itself.
 
     Attributes:
-      model: "cifar10" or "paper".
+      model: "cifar10", "paper", "original" or "torchvision".
       width: the network's width factor.
       num_classes, class_names: what the logits stand for.
       dataset: the data set it was trained on.
       image_size, input_channels: height and width, and channels, of the images it was trained on.
       mean, std: normalisation per channel, for pixels scaled to 0..1.
+      resize: what a picture's shorter side is scaled to, in pixels, before its centre is cut out; None says nothing.
     """
 
     model: str
@@ -43,18 +44,19 @@ class Description:
     input_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: int | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """As safetensors metadata: strings; other values as JSON."""
-        fields = dataclasses.asdict(self).items()
-        return {"format": _FORMAT} | {k: v if isinstance(v, str) else json.dumps(v) for k, v in fields}
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {"format": _FORMAT} | {k: v if isinstance(v, str) else json.dumps(v) for k, v in fields.items()}
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str]) -> Description:
         """The inverse of `to_metadata`.
 
         Raises:
-          UsageError: an entry is missing or invalid; it is named.
+          UsageError: an entry is missing (``resize`` may be) or invalid; it is named.
         """
 
         def strings(text: str) -> tuple[str, ...]:
@@ -80,7 +82,10 @@ class Description:
                 numbers,
                 lambda v: len(v) == values["input_channels"] and all(_SMALLEST <= x <= _LARGEST for x in v),
             ),
+            "resize": (int, lambda v: values["image_size"] <= v <= 4096),
         }
+        if "resize" not in metadata:
+            del readers["resize"]
         values: dict[str, Any] = {}
         for name, (read, valid) in readers.items():
             try:

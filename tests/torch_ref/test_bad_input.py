@@ -99,6 +99,8 @@ def test_nobody_is_told_to_load_it_all_the_same(tmp_path, arrays) -> None:
         (["--std", "1e39,1,1"], "std must be from 1.18e-38 to 3.4e+38"),
         (["--mean", "0,0,1e300"], "mean must be finite in float32"),
         (["--image-size", "4097"], "image_size must be from 1 to 4096"),
+        (["--resize", "31"], "resize must be from the image size, 32, to 4096, not 31"),
+        (["--resize", "4097"], "resize must be from the image size, 32, to 4096, not 4097"),
         (["--image-size", "48"], "images of 48x48 do not fit its first dense layer"),
         (["--image-size", "3"], "images of 3x3 do not fit its first dense layer"),
         (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_ref import export, models, train
+from torch_ref import export, models, train, weights
 
 WIDTH = 0.03125
 NAMES = [
@@ -96,6 +96,42 @@ def test_a_lone_pth_is_recognised_by_its_shapes(tmp_path):
     assert (metadata["mean"], metadata["std"]) == ("[0.4]", "[0.2]")
     again = models.build("paper", num_classes=4, input_channels=1, width=json.loads(metadata["width"]))
     again.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.3, 0.0123])
+@pytest.mark.parametrize("name", ["cifar10", "paper", "original", "torchvision"])
+def test_every_network_is_told_from_the_others_at_any_width(name, width):
+    with torch.device("meta"):
+        state = models.build(name, 7, 1, width).state_dict()
+        known = weights.recognise(state)
+        again = models.build(known["model"], known["num_classes"], known["input_channels"], known["width"]).state_dict()
+    assert (known["model"], known["num_classes"], known["input_channels"]) == (name, 7, 1)
+    assert {key: value.shape for key, value in again.items()} == {key: value.shape for key, value in state.items()}
+
+
+def test_torchvisions_weights_take_their_preprocessing_along(tmp_path, capsys):
+    """The names and numbers are those of torchvision's documentation of AlexNet_Weights.IMAGENET1K_V1."""
+    source, target = tmp_path / "alexnet.pth", tmp_path / "alexnet.safetensors"
+    state = saved(source, name="torchvision", num_classes=1000)
+    assert convert(source, target) == 0
+    assert "torchvision's weights for ImageNet" in capsys.readouterr().out.splitlines()[-1]
+    arrays, metadata = parse(target)
+    assert_same(arrays, state)
+    assert (metadata["model"], metadata["dataset"]) == ("torchvision", "imagenet")
+    assert (metadata["image_size"], metadata["resize"]) == ("224", "256")
+    assert (metadata["mean"], metadata["std"]) == ("[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]")
+    names = json.loads(metadata["class_names"])
+    assert (len(names), names[0], names[-1]) == (1000, "tench", "toilet tissue")
+    assert convert(target, tmp_path / "back.pth") == 0
+    assert_same(torch.load(tmp_path / "back.pth", weights_only=True), state)
+    # Whoever trained it on something else says so, and nothing is assumed.
+    assert convert(source, target, "--force", "--dataset", "zoo") == 2
+    assert "--class-names, --mean, --std" in one_line(capsys)
+    saved(source, name="torchvision", num_classes=10)
+    assert convert(source, target, "--force") == 2
+    assert "--dataset" in one_line(capsys)
+    assert convert(source, target, "--force", "--dataset", "cifar10", "--resize", "240") == 0
+    assert parse(target)[1]["resize"] == "240"
 
 
 def test_a_known_dataset_is_enough(tmp_path, capsys):
@@ -203,7 +239,7 @@ def test_files_of_no_weights_are_refused(content, suffix, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("change", "value"),
-    [("model", "vgg"), ("width", "nan"), ("num_classes", "11"), ("class_names", "7"), ("mean", "[")],
+    [("model", "vgg"), ("width", "nan"), ("num_classes", "11"), ("class_names", "7"), ("mean", "["), ("resize", "31")],
 )
 def test_damaged_metadata_is_refused(change, value, trained, tmp_path, capsys):
     from safetensors.numpy import save_file

@@ -132,9 +132,10 @@ def test_same_seed_same_run_and_flags_reach_the_optimizer(tmp_path):
         assert not np.array_equal(first, weights(flag, flag, value)), flag
 
 
-def test_the_paper_network_gets_images_of_its_own_size(tmp_path):
+@pytest.mark.parametrize("name", ["paper", "original", "torchvision"])
+def test_a_network_for_photographs_gets_images_of_its_own_size(name, tmp_path):
     few = ["--limit-train", "6", "--limit-eval", "4", "--num-epochs", "1", "--workdir", str(tmp_path)]
-    assert train.main([*TINY, "--model", "paper", *few]) == 0
+    assert train.main([*TINY, "--model", name, "--batch-size", "3", *few]) == 0
     assert json.loads((tmp_path / "config.json").read_text())["metadata"]["image_size"] == 224
 
 
