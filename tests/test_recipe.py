@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -125,36 +126,28 @@ def test_the_header_says_how_pictures_become_patches() -> None:
     assert "original (images resized to 224x224), 5 parameters" in line(256, augment="none")
 
 
-class _Fault(Exception):
-    pass
-
-
+@pytest.mark.slow
 def test_a_run_from_end_to_end(tmp_path, capsys) -> None:
-    """The learning rate falls; broken off after that and resumed, a run ends as the unbroken one, bit for bit."""
+    """The learning rate falls; resumed from inside an epoch after that, the run ends as it had ended, bit for bit."""
     settings = config.from_recipe(
         "paper",
         # PyTorch's initialisation: the evaluation stays where it is for hundreds of steps, and the rate falls at once.
         {"dataset": "digits", "model": "cifar10", "width": 0.05, "init": "torch", "normalize": "half"}
-        | {"limit_train": 90, "limit_eval": 10, "batch_size": 8, "num_epochs": 4, "patience": 1}
-        | {"learning_rate": 0.001, "checkpoint_every": "5"},
+        | {"limit_train": 90, "limit_eval": 10, "batch_size": 8, "num_epochs": 3, "patience": 1}
+        | {"learning_rate": 0.001, "checkpoint_every": "5", "keep": 9},
     )
     lines: list[str] = []
     summary = loop.train_and_evaluate(settings, tmp_path / "whole", lines.append)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     accuracies = [row["eval_accuracy"] for row in rows]
     rates = [row["learning_rate"] for row in rows]
-    assert rates == [plateau_learning_rate(0.001, accuracies[:n], 1) for n in range(4)]
+    assert rates == [plateau_learning_rate(0.001, accuracies[:n], 1) for n in range(3)]
     assert rates[2] < rates[0]
     assert any(re.fullmatch(r"learning rate 0.0001 from epoch \d on: the evaluation has stopped.*", x) for x in lines)
     assert {"test_top5_accuracy", "ten_crop_test_loss", "ten_crop_test_accuracy"} <= set(summary)
 
-    def break_off(line: str) -> None:
-        if line.startswith("[Epoch   3]"):
-            raise _Fault
-
-    with pytest.raises(_Fault):
-        loop.train_and_evaluate(settings, tmp_path / "broken", break_off)
-    assert "35" in {path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()}  # of 36, 12 an epoch
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken" / "checkpoints" / "36")  # 12 steps an epoch
     assert train.main(["--resume", str(tmp_path / "broken")]) == 0
     output = capsys.readouterr().out
     assert "going on   after step 35, in epoch 3" in output
@@ -169,5 +162,3 @@ def test_a_run_from_end_to_end(tmp_path, capsys) -> None:
     assert results[1].startswith("[10 crops ] loss: ")
     assert evaluate.main([str(tmp_path / "broken")]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == results
-    assert evaluate.main([str(tmp_path / "broken" / "model.safetensors"), "--limit-eval", "10"]) == 0
-    assert capsys.readouterr().out.splitlines() == results[:1], "CIFAR-10's size: the single view needs no run"
