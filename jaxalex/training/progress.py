@@ -127,6 +127,7 @@ def check_same_run(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     old, new = then.get("config"), now["config"]
     if isinstance(old, dict):
+        old = {**dataclasses.asdict(TrainConfig()), **old}  # before a field existed, a run was what its default is
         old, new = ({k: v for k, v in d.items() if k not in config_lib.MAY_CHANGE} for d in (old, new))
     _refuse_another("config", old, new)
     _refuse_another("split", then.get("split"), now["split"])
