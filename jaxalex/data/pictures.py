@@ -100,7 +100,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image: Image.Image, size: int, channels: int = 3, resize: int | None = None) -> np.ndarray:
@@ -125,15 +125,20 @@ def square(image: Image.Image, size: int, channels: int = 3, resize: int | None 
         return np.asarray(_resized_centre(ImageOps.exif_transpose(plain), size, resize)).reshape(size, size, channels)
     drafted = image.draft(None, (_SPARE * size, _SPARE * size))  # of a JPEG; other formats have no such thing
     plain = as_rgb(image)
+    plain.load()
     # A drafted size is rounded up to whole pixels; the picture ends within the last ones.
     width, height = drafted[1][2:] if drafted else plain.size
     side = min(width, height)
     box = (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
-    fitted = plain.resize((size, size), Image.Resampling.BICUBIC, box)
+    # What has its size and place already isn't copied: copies take half of a small picture's time.
+    fitted = plain if plain.size == (size, size) else plain.resize((size, size), Image.Resampling.BICUBIC, box)
     if channels == 1:
         fitted = fitted.convert("L")
-    fitted.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return np.asarray(ImageOps.exif_transpose(fitted)).reshape(size, size, channels)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation != 1:
+        fitted.getexif()[ExifTags.Base.Orientation] = orientation
+        fitted = ImageOps.exif_transpose(fitted)
+    return np.asarray(fitted).reshape(size, size, channels)
 
 
 def _resized_centre(image: Image.Image, size: int, resize: int) -> Image.Image:
