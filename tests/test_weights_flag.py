@@ -16,8 +16,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from jaxalex import convert, evaluate, models, train
 from jaxalex import config as config_lib
+from jaxalex import convert, evaluate, models, train
 from jaxalex.training import finetuning
 from jaxalex.weights.safetensors import Description, save_weights
 
