@@ -1,20 +1,14 @@
-"""What becomes of a picture on its way into the network: every format and kind of pixel, values written out.
-
-Pictures for torchvision's published weights are compared with torchvision's own transforms.
-"""
+"""What becomes of a picture on its way into the network: every format and kind of pixel, values written out."""
 
 from __future__ import annotations
 
-import os
 import pathlib
-import re
 import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxalex import predict
 from jaxalex.data.pictures import as_rgb, read_picture
 from jaxalex.errors import UsageError
 
@@ -204,33 +198,6 @@ def test_a_picture_taken_sideways_is_upright(kind: str, tmp_path) -> None:
         assert found[[0, 0, 7, 7], [0, 7, 0, 7]].tolist() == [255, 255, 0, 0]
 
 
-def _photographs(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Real ones, where there are some, and made-up ones: enlarged, reduced, wide, tall, and hardly a strip."""
-    found = pathlib.Path(os.environ.get("JAXALEX_DATA_DIR", folder)) / "imagenette-224" / "val"
-    paths = sorted(found.glob("*/*.JPEG"))[::125]
-    rng = np.random.default_rng(0)
-    for height, width in [(256, 256), (700, 1001), (1203, 640), (90, 131), (224, 640), (3, 700), (1023, 1)]:
-        # Noise in squares of a few pixels has edges as well as areas.
-        coarse = rng.integers(0, 256, (-(-height // 3), -(-width // 3), 3), dtype=np.uint8)
-        path = folder / f"{height}x{width}.png"
-        Image.fromarray(np.kron(coarse, np.ones((3, 3, 1), np.uint8))[:height, :width]).save(path)
-        paths.append(path)
-    return paths
-
-
-def test_pictures_for_imagenets_weights_are_torchvisions_bit_for_bit(tmp_path) -> None:
-    from torchvision import transforms
-
-    bilinear = transforms.InterpolationMode.BILINEAR
-    paths = _photographs(tmp_path)
-    for size, resize in [(224, 256), (224, 224), (63, 70)]:
-        prepare = transforms.Compose([transforms.Resize(resize, bilinear), transforms.CenterCrop(size)])
-        for path in paths:
-            with Image.open(path) as picture:
-                expected = np.asarray(prepare(picture.convert("RGB")))
-            np.testing.assert_array_equal(read_picture(path, size, 3, resize), expected, str(path))
-
-
 def test_a_strip_does_not_become_gigabytes(tmp_path) -> None:
     picture = Image.new("L", (80_000, 2), 7)
     picture.paste(200, (40_000, 0, 80_000, 2))
@@ -238,68 +205,3 @@ def test_a_strip_does_not_become_gigabytes(tmp_path) -> None:
     found = read_picture(tmp_path / "strip.png", 224, 1, 4096)[..., 0]
     # Each pixel is 2048 wide now: the centre is within 112 / 2048 of the edge, half-way between 7 and 200.
     assert np.unique(found[:, [0, -1]], axis=0).tolist() == [[93, 114]]
-
-
-@pytest.mark.parametrize("width", [1 / 16, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_torchvisions_weights_from_end_to_end(width: float, tmp_path, capsys) -> None:
-    """From the .pth that torchvision's own network loads to the same logits and the same first class."""
-    import torch
-    from torchvision.models import AlexNet_Weights
-
-    from jaxalex.training import pretrained, steps
-    from torch_ref import export, models
-
-    torch.manual_seed(0)
-    network = models.build("torchvision", 1000, width=width).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(2.5)  # as they start, all logits are nearly equal
-    torch.save(network.state_dict(), tmp_path / "alexnet.pth")
-    weights = tmp_path / "alexnet.safetensors"
-    assert export.main([str(tmp_path / "alexnet.pth"), str(weights)]) == 0
-
-    paths = _photographs(tmp_path)[:6]
-    published = AlexNet_Weights.IMAGENET1K_V1
-    prepare = published.transforms()
-    with torch.no_grad():
-        pictures = torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths])
-        expected = network(pictures).numpy()
-
-    loaded = pretrained.load(weights, "cpu")
-    d = loaded.description
-    images = np.stack([read_picture(path, d.image_size, d.input_channels, d.resize) for path in paths])
-    data = {"image": images, "label": np.zeros(len(paths), np.int32)}
-    _, logits = steps.eval_step(loaded.state, data, np.arange(len(paths), dtype=np.int32))
-    assert expected.std(axis=0).max() > 0.1, "the pictures make a difference"
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
-
-    capsys.readouterr()
-    assert predict.main([str(weights), "--top", "1", *map(str, paths)]) == 0
-    shares = torch.tensor(expected).softmax(dim=1)
-    first = [f"{100 * row.max():6.2f}%  {published.meta['categories'][row.argmax()]}" for row in shares]
-    assert [line.strip() for line in capsys.readouterr().out.splitlines()[1::2]] == [line.strip() for line in first]
-
-
-def test_a_bare_state_dict_of_torchvisions(tmp_path, capsys) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from torchvision.models import AlexNet_Weights
-
-    from torch_ref import models
-
-    torch.manual_seed(0)
-    network = models.build("torchvision", 1000, width=1 / 16).eval()
-    bare = tmp_path / "bare.safetensors"
-    save_file(network.state_dict(), bare)
-    path = _photographs(tmp_path)[-6]
-    with torch.no_grad(), Image.open(path) as picture:
-        best = int(network(AlexNet_Weights.IMAGENET1K_V1.transforms()(picture)[None]).argmax())
-    assert predict.main([str(bare), str(path), "--model", "torchvision", "--width", "0.0625", "--top", "1"]) == 0
-    captured = capsys.readouterr()
-    assert re.fullmatch(rf".*: *\d+\.\d\d%  class {best}", captured.out.replace("\n", ""))
-    assert re.fullmatch(rf"note: {bare} does not describe itself: .* ImageNet .* numbered\n", captured.err)
-    assert predict.main([str(bare), str(path)]) == 2
-    assert capsys.readouterr().err.endswith("give --model --dataset --normalize\n")
-    save_file(models.build("torchvision", 10, width=1 / 16).state_dict(), bare)
-    assert predict.main([str(bare), str(path), "--model", "torchvision", "--width", "0.0625"]) == 2
-    assert capsys.readouterr().err.endswith("give --dataset --normalize\n")

@@ -1,19 +1,25 @@
-"""``--weights``: a run that starts from PyTorch's parameters: the layers are PyTorch's, and so is the first loss."""
+"""``--weights``: a run that starts from the parameters in a file, and the files that none can start from."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import pathlib
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.numpy import load_file, save_file
 
-from jaxalex import data, evaluate, train
-from torch_ref import export, models
+from jaxalex import config as config_lib
+from jaxalex import convert, evaluate, models, train
+from jaxalex.training import finetuning
+from jaxalex.weights.safetensors import Description, save_weights
 
 WIDTH = 1 / 16
 FEW = ["--dataset", "digits", "--width", str(WIDTH), "--limit-train", "8", "--limit-eval", "50", "--batch-size", "4"]
@@ -21,18 +27,27 @@ FEW = ["--dataset", "digits", "--width", str(WIDTH), "--limit-train", "8", "--li
 STILL = ["--num-epochs", "1", "--learning-rate", "1.1755e-38", "--momentum", "0"]
 
 
-def _network(name: str = "cifar10", classes: int = 10) -> nn.Module:
-    torch.manual_seed(0)
-    return models.build(name, classes, width=WIDTH).eval()
+@functools.cache
+def _params(name: str, classes: int) -> Any:
+    """Parameters of a narrow network, drawn at random."""
+    model = models.build(name, classes, WIDTH)
+    size = models.NETWORKS[name].image_size
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(np.float32), shapes)
 
 
-def _described(folder: pathlib.Path, name: str, classes: int, *flags: str) -> tuple[pathlib.Path, dict]:
-    """A .safetensors that the reference's command has made of a state dict, and the state dict."""
-    state = _network(name, classes).state_dict()
-    torch.save(state, folder / "start.pth")
-    target = folder / "start.safetensors"
-    assert export.main([str(folder / "start.pth"), str(target), *flags]) == 0
-    return target, state
+def _state(name: str = "cifar10", classes: int = 10) -> dict[str, np.ndarray]:
+    return convert.to_torch(_params(name, classes), name)
+
+
+def _imagenet(folder: pathlib.Path) -> pathlib.Path:
+    """Weights that describe themselves as torchvision's published ones do."""
+    names = tuple(f"thing {number}" for number in range(1000))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    said = Description("torchvision", WIDTH, 1000, names, "imagenet", 224, 3, mean, std, resize=256)
+    save_weights(folder / "imagenet.safetensors", _params("torchvision", 1000), said)
+    return folder / "imagenet.safetensors"
 
 
 def _arrays(run: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -40,41 +55,11 @@ def _arrays(run: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
 
 
-def _loss(network: nn.Module, size: int) -> float:
-    """PyTorch's loss on the first test images, normalised to -1..1 and enlarged as the training step does it."""
-    test = data.load("digits", None, 0, limit_eval=50).test
-    images = torch.tensor(test.images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    if size != 32:
-        images = nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-    with torch.no_grad():
-        return nn.functional.cross_entropy(network(images), torch.tensor(test.labels).long()).item()
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("cifar10", 32), *(pytest.param(name, 224, marks=pytest.mark.slow) for name in ("original", "torchvision"))],
-)
-def test_a_run_starts_as_pytorchs_network(name: str, size: int, tmp_path, capsys) -> None:
-    network = _network(name)
-    bare = tmp_path / "bare.safetensors"
-    save_file(network.state_dict(), bare)
-    run = tmp_path / "run"
-    flags = [*FEW, *STILL, "--model", name, "--weights", str(bare), "--workdir", str(run)]
-    assert train.main(flags) == 0
-    assert f"weights    {bare}: every layer\n" in capsys.readouterr().out
-    arrays, _ = _arrays(run)
-    assert arrays.keys() == network.state_dict().keys()
-    for key, value in network.state_dict().items():
-        np.testing.assert_array_equal(arrays[key], value.numpy(), key)
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["test_loss"] == pytest.approx(_loss(network, size), rel=1e-6)
-
-
 def test_other_classes_and_what_the_file_says(tmp_path, capsys, monkeypatch) -> None:
     """fc3 alone is initialised; the file's normalisation is used; the run goes on when the file is gone."""
-    about = ["--class-names", "a,b,c,d,e,f,g", "--mean", "0.4,0.5,0.6", "--std", "0.1,0.2,0.3", "--dataset", "seven"]
-    file, state = _described(tmp_path, "cifar10", 7, *about)
-    run = tmp_path / "run"
+    file, run, state = tmp_path / "start.safetensors", tmp_path / "run", _state(classes=7)
+    said = Description("cifar10", WIDTH, 7, tuple("abcdefg"), "seven", 32, 3, (0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
+    save_weights(file, _params("cifar10", 7), said)
     monkeypatch.chdir(tmp_path)  # and a name that is stored as it is from everywhere
     flags = [*FEW, "--weights", file.name, "--normalize", "weights"]
     assert train.main([*flags, *STILL, "--workdir", str(run)]) == 0
@@ -89,7 +74,7 @@ def test_other_classes_and_what_the_file_says(tmp_path, capsys, monkeypatch) -> 
             assert arrays[key].shape == (10, *value.shape[1:])
             assert 0.9 / 16 < np.abs(arrays["fc3.0.weight"]).max() <= 1 / 16
         else:
-            np.testing.assert_array_equal(arrays[key], value.numpy(), key)
+            np.testing.assert_array_equal(arrays[key], value, key)
     np.testing.assert_allclose(json.loads(metadata["mean"]), [0.4, 0.5, 0.6], rtol=1e-7)
     np.testing.assert_allclose(json.loads(metadata["std"]), [0.1, 0.2, 0.3], rtol=1e-7)
     assert json.loads(metadata["class_names"]) == list("0123456789")
@@ -104,30 +89,11 @@ def test_other_classes_and_what_the_file_says(tmp_path, capsys, monkeypatch) -> 
     np.testing.assert_allclose(json.loads(metadata["mean"]), [0.4, 0.5, 0.6], rtol=1e-7)
 
 
-def test_a_run_without_a_checkpoint_reads_the_file_again(tmp_path, capsys) -> None:
-    """A process may be killed before anything of its run is saved."""
-    save_file(_network().state_dict(), tmp_path / "bare.safetensors")
-    run = tmp_path / "run"
-    flags = [*FEW, *STILL, "--weights", str(tmp_path / "bare.safetensors")]
-    from jaxalex import config
-
-    run.mkdir()
-    values = {"dataset": "digits", "width": WIDTH, "limit_train": 8, "limit_eval": 50, "batch_size": 4, "num_epochs": 1}
-    values |= {"learning_rate": 1.1755e-38, "momentum": 0.0, "weights": str(tmp_path / "bare.safetensors")}
-    (run / "config.json").write_text(config.to_json(config.from_recipe("baseline", values)))
-    assert train.main([*flags, "--resume", str(run)]) == 0
-    np.testing.assert_array_equal(_arrays(run)[0]["conv1.0.weight"], _network().state_dict()["conv1.0.weight"].numpy())
-    assert "the file does not say with which mean and std" in capsys.readouterr().out
-
-
 def test_a_trained_network_that_was_normalised_otherwise(tmp_path) -> None:
-    """What the header says: theirs, ours, and what to do."""
-    from jaxalex import config
-    from jaxalex.training import finetuning
-
-    file, _ = _described(tmp_path, "torchvision", 1000)
-    wanted = config.TrainConfig(model="torchvision", width=WIDTH, weights=str(file))
-    start = finetuning.read(wanted, None, False)
+    """What the header says: theirs, ours, and what to do; of a run that was killed before its first checkpoint, too."""
+    file = _imagenet(tmp_path)
+    wanted = config_lib.TrainConfig(model="torchvision", width=WIDTH, weights=str(file))
+    start = finetuning.read(wanted, tmp_path, resume=True)
     half = np.full(3, 0.5, np.float32)
     lines = finetuning.header_lines(wanted, start, [str(n) for n in range(1000)], (half, half))
     assert lines == [
@@ -136,16 +102,20 @@ def test_a_trained_network_that_was_normalised_otherwise(tmp_path) -> None:
         "0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5; --normalize weights takes the file's",
     ]
     assert len(finetuning.header_lines(wanted, start, ["a", "b"], finetuning.scale(start))) == 1
+    assert start is not None
+    bare = dataclasses.replace(start, description=None)
+    (line,) = finetuning.header_lines(wanted, bare, ["a", "b"], (half, half))[1:]
+    assert line.startswith("note: the file does not say with which mean and std it was trained; --normalize half gives")
 
 
 def _broken(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Weights files that no run can start from."""
-    state = dict(_network().state_dict())
+    state = _state()
     found = {}
     for name, change in {
-        "missing": {"fc3.0.bias": None, "extra.weight": torch.zeros(3)},
-        "nan": {"fc2.0.bias": torch.full((256,), float("nan"))},
-        "bytes": {"fc2.0.bias": torch.zeros(256, dtype=torch.uint8)},
+        "missing": {"fc3.0.bias": None, "extra.weight": np.zeros(3, np.float32)},
+        "nan": {"fc2.0.bias": np.full(256, np.nan, np.float32)},
+        "bytes": {"fc2.0.bias": np.zeros(256, np.uint8)},
         "good": {},
     }.items():
         arrays = {key: value for key, value in {**state, **change}.items() if value is not None}
@@ -153,7 +123,7 @@ def _broken(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         save_file(arrays, found[name])
     for name in ("torchvision", "paper"):
         found[name] = folder / f"{name}.safetensors"
-        save_file(_network(name).state_dict(), found[name])
+        save_file(_state(name), found[name])
     found["none"], found["text"] = folder / "none.safetensors", folder / "text.safetensors"
     found["text"].write_text("hello")
     return found
@@ -161,7 +131,7 @@ def _broken(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, capsys) -> None:
     files = _broken(tmp_path)
-    described, _ = _described(tmp_path, "torchvision", 1000)
+    described = _imagenet(tmp_path)
     cases = [
         ([files["none"]], "none.safetensors: no such file"),
         ([tmp_path], "is not a regular file"),
@@ -192,25 +162,20 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, capsys) -> No
     assert "was trained on imagenet, which is not here: give --dataset" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_every_floating_point_type_becomes_float32(dtype: torch.dtype, tmp_path) -> None:
-    from jaxalex import config
-    from jaxalex.training import finetuning
-
-    state = {name: value.to(dtype) for name, value in _network().state_dict().items()}
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_every_floating_point_type_becomes_float32(dtype: Any, tmp_path) -> None:
+    state = {name: value.astype(dtype) for name, value in _state().items()}
     save_file(state, tmp_path / "bare.safetensors")
-    wanted = config.TrainConfig(width=WIDTH, weights=str(tmp_path / "bare.safetensors"))
+    wanted = config_lib.TrainConfig(width=WIDTH, weights=str(tmp_path / "bare.safetensors"))
     start = finetuning.read(wanted, None, False)
     assert start is not None
     kernel = start.params["fc2"]["kernel"]
     assert kernel.dtype == np.float32
-    np.testing.assert_array_equal(kernel.T, state["fc2.0.weight"].float().numpy())
+    np.testing.assert_array_equal(kernel.T, state["fc2.0.weight"].astype(np.float32))
 
 
 def test_a_resize_that_no_picture_can_have(tmp_path, capsys) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    file, _ = _described(tmp_path, "torchvision", 1000)
+    file = _imagenet(tmp_path)
     with safe_open(file, framework="numpy") as opened:
         metadata = opened.metadata()
     for value in ("223", "4097", "null", "[256]", "x", "9" * 5000):
