@@ -93,5 +93,5 @@ def test_the_ends_of_the_ranges_are_numbers_that_float32_holds() -> None:
 
 
 def test_unknown_keys_are_all_named() -> None:
-    with pytest.raises(UsageError, match="unknown configuration keys: epochs, lr; known are batch_size"):
+    with pytest.raises(UsageError, match="unknown configuration keys: epochs, lr; known are augment, batch_size"):
         config.from_dict({"lr": 0.1, "epochs": 3})
