@@ -255,19 +255,25 @@ def test_from_training_to_prediction(folder, tmp_path, capsys, monkeypatch) -> N
     (folder / "val" / "n03" / "1.jpg").write_bytes(b"")
     (folder / "classes.txt").write_text("n01 red\nn02 green\nn03 blue\n")
     flags = ["--dataset", "folder:photos", "--width", "0.05", "--init", "flax", "--batch-size", "8"]
+    flags += ["--augment", "paper"]  # 32x32 from 36x36, of which tests see the centre
     assert train.main([*flags, "--num-epochs", "1", "--workdir", "run"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {folder}/val/n03/1.jpg: not a readable picture (it is empty): ")
     flags += ["--on-bad-image", "skip"]
     assert train.main([*flags, "--num-epochs", "1", "--workdir", "run"]) == 0
     out = capsys.readouterr().out
     told = f"dataset    folder:{folder} (a fifth of train is eval, val is test): 24 train, 6 eval, 11 test; 3 classes, "
-    assert f"\n{told}32x32x3; unreadable pictures left out: 1\n" in out
+    assert f"\n{told}36x36x3; unreadable pictures left out: 1\n" in out
     summary = json.loads(pathlib.Path("run/summary.json").read_text())
     assert (summary["dataset"], summary["bad_images"]) == (f"folder:{folder}", 1)
     (test_line,) = re.findall(r"^\[Test     \] .*", out, re.MULTILINE)
 
     monkeypatch.chdir("/")  # the run knows where its data is
     run, picture = str(tmp_path / "run"), str(folder / "val" / "n02" / "0.jpg")
+    assert evaluate.main([f"{run}/model.safetensors"]) == 2  # by itself it does not know that a picture may be left out
+    assert "not a readable picture" in capsys.readouterr().err
+    shutil.copy(folder / "val" / "n03" / "0.jpg", folder / "val" / "n03" / "1.jpg")
+    assert evaluate.main([f"{run}/model.safetensors", "--limit-eval", "11"]) == 0
+    (folder / "val" / "n03" / "1.jpg").write_bytes(b"")
     for name in ("model.safetensors", "summary.json"):  # then it is an unfinished one
         for command, answer in (
             (evaluate.main, test_line),
