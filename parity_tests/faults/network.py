@@ -232,12 +232,15 @@ NETWORK: tuple[Fault, ...] = (
     Fault("local response normalisation after relu1", "local response normalisation", "relu1",
           InLayer("relu1", lambda m, x: F.local_response_norm(x.relu(), 5, alpha=5e-4, k=2.0)
                    if not x.is_meta else x), models=("cifar10", "paper", "torchvision")),
-    Fault("TF32 rounding in conv4, in float32 alone", _FLOAT, "conv4",
-          InLayer("conv4", _conv(weight=_rounded(10), x=_rounded(10)))),
-    Fault("bfloat16 rounding in fc1, in float32 alone", _FLOAT, "fc1",
-          InLayer("fc1", _linear(weight=_rounded(7), x=_rounded(7)))),
     Fault("conv5 passes no gradient back", "gradient", "conv5",
           InLayer("conv5", _conv(x=lambda x: x.detach()))),
     Fault("fc1's kernel gets no gradient", "gradient", "fc1",
           InLayer("fc1", _linear(weight=lambda w: w.detach()))),
+)  # fmt: skip
+
+ROUNDING: tuple[Fault, ...] = (
+    Fault("TF32 rounding in conv4, in float32 alone", _FLOAT, "conv4",
+          InLayer("conv4", _conv(weight=_rounded(10), x=_rounded(10)))),
+    Fault("bfloat16 rounding in fc1, in float32 alone", _FLOAT, "fc1",
+          InLayer("fc1", _linear(weight=_rounded(7), x=_rounded(7)))),
 )  # fmt: skip

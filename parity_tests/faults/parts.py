@@ -49,15 +49,15 @@ class _InOrder(nn.Sequential):
         return x
 
 
-def _order(block: str, *order: int) -> InModule:
-    """The modules of a block computed in another order."""
+def _order(block: str, *order: int, usual: tuple[str, ...] = ()) -> InModule:
+    """The modules of a block computed in another order; for ``usual`` see `InModule`."""
 
     def change(module: Any) -> None:
         made = _InOrder(*getattr(module, block))
         made.order = order
         setattr(module, block, made)
 
-    return InModule(change)
+    return InModule(change, usual)
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ PARTS: tuple[Fault, ...] = (
     Fault("flatten by channel, width, height before dropout", "flatten order", "drop1",
           _turned(lambda x: x.transpose(2, 3)), models=_TORCHVISION),
     Fault("drop1 after fc1's ReLU instead of before fc1", "dropout's place", "fc1",
-          _order("classifier", 1, 2, 0, 3, 4, 5, 6), models=_TORCHVISION),
+          _order("classifier", 1, 2, 0, 3, 4, 5, 6, usual=("drop1",)), models=_TORCHVISION),
     Fault("drop2 after fc2's ReLU instead of before fc2", "dropout's place", "fc2",
           _order("classifier", 0, 1, 2, 4, 5, 3, 6), models=_TORCHVISION),
 )  # fmt: skip

@@ -85,15 +85,22 @@ class InTorchLoss:
 
 @dataclasses.dataclass(frozen=True)
 class InModule:
-    """A change made in place to a PyTorch network of its own."""
+    """A change made in place to a PyTorch network of its own.
+
+    Attributes:
+      change: what is done to the network.
+      usual: the stages that lie as usual after it, and not as the right network's.
+    """
 
     change: Callable[[Any], None]
+    usual: tuple[str, ...] = ()
     side = "torch"
 
     def __call__(self, case: Case, right: Programs) -> Programs:
         module = torch_module(case)
         self.change(module)
-        return right[0], _with_side(right[1], module=module)
+        layouts = {stage: lies for stage, lies in right[1].side.layouts.items() if stage not in self.usual}
+        return right[0], _with_side(right[1], module=module, layouts=layouts)
 
 
 def layer_of(network: nn.Module, stage: str) -> Any:

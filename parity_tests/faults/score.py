@@ -17,7 +17,7 @@ from parity_tests.faults.bench import (
     first_failure,
     single_layers,
 )
-from parity_tests.faults.network import NETWORK
+from parity_tests.faults.network import NETWORK, ROUNDING
 from parity_tests.faults.parts import PARTS
 from parity_tests.faults.planting import Fault
 from parity_tests.faults.training import CHANGES_NOTHING, TRAINING
@@ -27,9 +27,9 @@ SEEDS = 20
 
 
 def catalogue(model: str, *, own_only: bool = False) -> list[Fault]:
-    """The faults that are planted in a network; ``own_only`` leaves out those in what is around every network."""
-    everywhere = () if own_only else TRAINING
-    return [fault for fault in (*NETWORK, *PARTS, *everywhere) if model in fault.models]
+    """The faults that are planted in a network; ``own_only`` leaves out those that know nothing of its layers."""
+    chosen = (*NETWORK, *PARTS) if own_only else (*NETWORK, *PARTS, *ROUNDING, *TRAINING)
+    return [fault for fault in chosen if model in fault.models]
 
 
 @one_thread()
