@@ -98,9 +98,8 @@ class Forward:
 
 def jax_side(network: Any, loss: Any = mean_loss) -> JaxSide:
     """A network of the family, or what stands in for one where a fault is planted, with the product's own loss."""
-    return JaxSide(
-        ByHand(Forward(network)), loss, tuple(row.name for row in network.layers if isinstance(row, Dropout))
-    )
+    dropouts = tuple(row.name for row in network.layers if isinstance(row, Dropout))
+    return JaxSide(ByHand(Forward(network)), loss, dropouts, quick=True)
 
 
 def torch_module(case: Case) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Every level of the comparison for one of the two AlexNets, in order."""
+"""Every level of the comparison for one of the AlexNets, in order."""
 
 from __future__ import annotations
 

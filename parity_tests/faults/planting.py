@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from jaxalex.networks.rows import Flatten
+from jaxalex.networks.tables import NETWORKS
 from parity_tests.alexnet.networks import Case, torch_module
 from parity_tests.alexnet.programs import JaxProgram, TorchProgram
+from torch_ref import models as torch_models
 
 Programs = tuple[JaxProgram, TorchProgram]
 
@@ -37,14 +39,14 @@ class Fault:
       stage: where a right check finds it first.
       plant: where and how it is made.
       models: the networks it is planted in.
-      image_hw: where the published image size hides it, one that shows it.
+      image_hw: where the bench's image size hides it, as the published one does, one that shows it.
     """
 
     name: str
     trap: str
     stage: str
     plant: Plant
-    models: tuple[str, ...] = ("cifar10", "paper")
+    models: tuple[str, ...] = tuple(NETWORKS)
     image_hw: tuple[int, int] | None = None
 
 
@@ -83,15 +85,33 @@ class InTorchLoss:
 
 @dataclasses.dataclass(frozen=True)
 class InModule:
-    """A change made in place to a PyTorch network of its own."""
+    """A change made in place to a PyTorch network of its own.
+
+    Attributes:
+      change: what is done to the network.
+      usual: the stages that lie as usual after it, and not as the right network's.
+    """
 
     change: Callable[[Any], None]
+    usual: tuple[str, ...] = ()
     side = "torch"
 
     def __call__(self, case: Case, right: Programs) -> Programs:
         module = torch_module(case)
         self.change(module)
-        return right[0], _with_side(right[1], module=module)
+        layouts = {stage: lies for stage, lies in right[1].side.layouts.items() if stage not in self.usual}
+        return right[0], _with_side(right[1], module=module, layouts=layouts)
+
+
+def layer_of(network: nn.Module, stage: str) -> Any:
+    """The layer of a PyTorch network whose output is a stage, wherever the network keeps it."""
+    return network.get_submodule(torch_models.stages(network)[stage])
+
+
+def own_forward(layer: Any, forward: Callable[..., torch.Tensor]) -> None:
+    """Has a module compute ``forward(module, x)`` in place of its class's."""
+    # A class of its own, not an attribute: a copy of the layer then computes with the copy's weights.
+    layer.__class__ = type(type(layer).__name__, (type(layer),), {"forward": forward})
 
 
 def _with_side(right: TorchProgram, **changes: Any) -> TorchProgram:
@@ -100,9 +120,9 @@ def _with_side(right: TorchProgram, **changes: Any) -> TorchProgram:
 
 @dataclasses.dataclass(frozen=True)
 class InLayer:
-    """One module of the PyTorch network (``"conv2.0"``) with ``forward(module, x)`` in place of its own."""
+    """The layer of one stage of the PyTorch network (``"conv2"``) with ``forward(module, x)`` in place of its own."""
 
-    module: str
+    stage: str
     forward: Callable[[Any, torch.Tensor], torch.Tensor]
     side = "torch"
 
@@ -110,9 +130,7 @@ class InLayer:
         return InModule(self._change)(case, right)
 
     def _change(self, network: nn.Module) -> None:
-        layer = network.get_submodule(self.module)
-        # A class of its own, not an attribute: a copy of the layer then computes with the copy's weights.
-        layer.__class__ = type(type(layer).__name__, (type(layer),), {"forward": self.forward})
+        own_forward(layer_of(network, self.stage), self.forward)
 
 
 @dataclasses.dataclass(frozen=True)

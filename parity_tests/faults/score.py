@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from netparity.diagnosis.diagnose import Diagnosis, diagnose
 from parity_tests.alexnet.diagnosis import others
-from parity_tests.faults import probe
 from parity_tests.faults.bench import (
     LEVELS,
     Bench,
     Finding,
+    Level,
     bench,
     changed,
-    feed,
     first_failure,
-    judged,
     single_layers,
 )
-from parity_tests.faults.network import NETWORK
+from parity_tests.faults.network import NETWORK, ROUNDING
+from parity_tests.faults.parts import PARTS
 from parity_tests.faults.planting import Fault
 from parity_tests.faults.training import CHANGES_NOTHING, TRAINING
 from parity_tests.ports.threads import one_thread
@@ -28,9 +27,9 @@ SEEDS = 20
 
 
 def catalogue(model: str, *, own_only: bool = False) -> list[Fault]:
-    """The faults that are planted in a network; ``own_only`` leaves out what is the same in the other one."""
-    chosen = [fault for fault in (*NETWORK, *TRAINING) if model in fault.models]
-    return [fault for fault in chosen if len(fault.models) == 1] if own_only else chosen
+    """The faults that are planted in a network; ``own_only`` leaves out those that know nothing of its layers."""
+    chosen = (*NETWORK, *PARTS) if own_only else (*NETWORK, *PARTS, *ROUNDING, *TRAINING)
+    return [fault for fault in chosen if model in fault.models]
 
 
 @one_thread()
@@ -39,14 +38,16 @@ def score(
     faults: list[Fault] | None = None,
     seeds: int = SEEDS,
     progress: Callable[[str], None] = lambda text: None,
+    levels: Sequence[Level] = LEVELS,
 ) -> dict[str, Any]:
     """Plants every fault, and checks the right program from many seeds.
 
     Args:
-      model: ``"cifar10"`` or ``"paper"``.
+      model: a key of `jaxalex.networks.tables.NETWORKS`.
       faults: of the network; None plants the whole `catalogue`.
       seeds: from how many seeds the right programs are checked, at least 1.
       progress: gets a line when something begins.
+      levels: at which faults are looked for, and right programs judged.
 
     Returns:
       the object under ``faults`` in ``report.json``.
@@ -59,53 +60,38 @@ def score(
     rows = []
     for number, fault in enumerate(faults, start=1):
         progress(f"{model}: fault {number} of {len(faults)}: {fault.name}")
-        rows.append(plant(benches[fault.image_hw], fault))
-    progress(f"{model}: faults in the probe")
-    rows += [plant_in_probe(fault) for fault in probe.FAULTS]
-    alarms = false_alarms(first, seeds, progress)
+        rows.append(plant(benches[fault.image_hw], fault, levels))
+    alarms = false_alarms(first, seeds, progress, levels)
     for size, other in benches.items():
         if size is not None and first_failure(single_layers(other.pair(other.right), other.fed)) is not None:
             alarms.append(f"images of {size[0]}x{size[1]}")
-    for seed in range(seeds):
-        pair = probe.pair(seed)
-        if first_failure(judged(pair, feed(pair))) is not None:
-            alarms.append(f"probe, seed {seed}")
     return {
         "planted": len(rows),
         "caught": sum(row["caught"] for row in rows),
         "located": sum(row["located"] for row in rows),
         "false_alarms": len(alarms),
-        "right_programs": 2 * seeds + len(benches) - 1,
+        "right_programs": seeds + len(benches) - 1,
         "alarms": alarms,
         "table": rows,
         "changes_nothing": [{"name": name, "reason": reason} for name, reason in CHANGES_NOTHING],
     }
 
 
-def plant(on: Bench, fault: Fault) -> dict[str, Any]:
+def plant(on: Bench, fault: Fault, levels: Sequence[Level] = LEVELS) -> dict[str, Any]:
     """Plants one fault and looks for it at the levels that can see it: a row of the table."""
     found = fault.plant(on.case, on.right)
     pieces = changed(found, on.right)
-    failure = first_failure(one for level in LEVELS if level.pieces & pieces for one in level.judge(on, found))
+    failure = first_failure(one for level in levels if level.pieces & pieces for one in level.judge(on, found))
     diagnosis = None if failure is None else diagnose(failure, on.pair(found), others(*found))
-    return _row(fault, fault.plant.side, failure, diagnosis)
+    return _row(fault, failure, diagnosis)
 
 
-def plant_in_probe(fault: probe.ProbeFault) -> dict[str, Any]:
-    """As `plant`, for a fault of the probe."""
-    pair = probe.pair(fault=fault)
-    failure = first_failure(judged(pair, feed(probe.pair())))
-    return _row(fault, "torch", failure, None if failure is None else diagnose(failure, pair))
-
-
-def _row(
-    fault: Fault | probe.ProbeFault, side: str, failure: Finding | None, diagnosis: Diagnosis | None
-) -> dict[str, Any]:
+def _row(fault: Fault, failure: Finding | None, diagnosis: Diagnosis | None) -> dict[str, Any]:
     found = None if failure is None else failure.stage
     return {
         "name": fault.name,
         "trap": fault.trap,
-        "side": side,
+        "side": fault.plant.side,
         "expected_stage": fault.stage,
         "found_stage": found,
         "caught": found is not None,
@@ -114,7 +100,9 @@ def _row(
     }
 
 
-def false_alarms(first: Bench, seeds: int, progress: Callable[[str], None]) -> list[str]:
+def false_alarms(
+    first: Bench, seeds: int, progress: Callable[[str], None], levels: Sequence[Level] = LEVELS
+) -> list[str]:
     """What was refused of the right program, from other parameters, images, masks and batches each time.
 
     Args:
@@ -124,7 +112,7 @@ def false_alarms(first: Bench, seeds: int, progress: Callable[[str], None]) -> l
     for seed in range(seeds):
         progress(f"{model}: right program, seed {seed + 1} of {seeds}")
         on = bench(model, seed, like=first) if seed else first
-        chosen = [level for level in LEVELS if level.seeded or seed == 0]
+        chosen = [level for level in levels if level.seeded or seed == 0]
         failure = first_failure(one for level in chosen for one in level.judge(on, on.right))
         if failure is not None:
             alarms.append(f"seed {seed}: {failure}")

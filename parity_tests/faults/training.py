@@ -272,11 +272,11 @@ CHANGES_NOTHING: tuple[tuple[str, str], ...] = (
     ("ReLU after max-pooling instead of before", "both are monotone: max(relu(x)) = relu(max(x)), gradient included"),
     ("ReLU after dropout instead of before", "dropout's factors 0 and 2 are not negative, and relu(2 x) = 2 relu(x)"),
     ("pooling padded with zeros instead of minus infinity", "no pool of these networks is padded, and after a ReLU no "
-     "value is below zero; where it shows is planted in the probe"),
+     "value is below zero"),
     ("sizes of pools rounded up at the published sizes", "every division is exact: 55, 27 and 13 with window 3 and "
-     "stride 2, 32, 16 and 8 with window 2; planted at 227 and 36"),
+     "stride 2, 32, 16 and 8 with window 2; planted at 131x99 and 36x28"),
     ("\"SAME\" in the 3x3 and 5x5 convolutions", "with stride 1 and an odd kernel it is the explicit padding"),
-    ("LRN's alpha, or alpha over n", "these networks have no LRN; an added one is planted, and alpha in the probe"),
+    ("adaptive pooling left out at the published size", "the map is 6x6 already; planted at 160x128, where it is 4x3"),
     ("a softmax before the argmax", "softmax keeps the order of the logits: accuracy is the same"),
     ("one channel's mean and standard deviation for all", "with normalisation by halves they are equal"),
     ("gradient to another of the tied zeros after a ReLU", "the ReLU's gradient is zero there, so nothing behind it "

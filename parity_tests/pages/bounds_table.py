@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxalex.networks.rows import Flatten, Pool
+from jaxalex.networks.tables import NETWORKS
 from netparity import bounds
 from parity_tests.alexnet.networks import Case, jax_network
 
@@ -35,5 +36,5 @@ def table(model: str, batch_size: int = 2) -> str:
 
 
 if __name__ == "__main__":
-    for name in ("cifar10", "paper"):
+    for name in NETWORKS:
         print(f"{name}:\n\n{table(name)}\n")

@@ -11,12 +11,15 @@ import pytest
 
 from netparity import pairs
 from parity_tests import __main__ as command
+from parity_tests.alexnet import suite
+from parity_tests.faults.bench import quick_programs
 
 
 @pytest.mark.slow
-def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys):
+def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(suite, "programs", lambda case, device: quick_programs(case))
     out, copy = tmp_path / "out", tmp_path / "copy.json"
-    flags = ["--width", "0.0625", "--steps", "6", "--no-faults", "--out", str(out), "--json", str(copy)]
+    flags = ["--width", "0.0625", "--steps", "3", "--no-faults", "--out", str(out), "--json", str(copy)]
     assert command.main(["--model", "cifar10", *flags]) == 0
     printed = capsys.readouterr().out
     assert "more, each farther from its limits" in printed

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import netparity
+from jaxalex.networks.tables import NETWORKS
 from netparity import bounds
 from netparity.pairs import DTYPES
 from parity_tests.examples import vgg
@@ -18,7 +19,7 @@ from parity_tests.pages.bounds_table import table
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("model", ["cifar10", "paper"])
+@pytest.mark.parametrize("model", NETWORKS)
 def test_the_table_of_bounds_is_the_computed_one(model):
     assert table(model) in (DOCS / "bounds.md").read_text()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from jaxalex.networks.tables import NETWORKS
+from parity_tests.faults.bench import LEVELS
 from parity_tests.faults.planting import Fault
 from parity_tests.faults.score import catalogue, score
 
@@ -16,6 +18,17 @@ DIAGNOSES = [
     ("channels in the order blue, green, red", "PyTorch: channels reversed"),
     ("schedule one step late", "PyTorch: schedule one step late"),
     ("drop1 does not scale what it keeps", "PyTorch: what dropout keeps is not scaled"),
+]
+
+
+OWN_DIAGNOSES = [
+    ("original", "norm1's alpha divided by n: PyTorch's 1e-4 for the paper's", "JAX: alpha not divided by n"),
+    ("original", "norm1's k 1 for 2", "JAX has k 2 where PyTorch has 1"),
+    ("original", "norm2's size 3 for 5", "JAX has size 5 where PyTorch has 3"),
+    ("original", "norm1 before relu1", "norm1 stands elsewhere in the network"),
+    ("original", "conv3 in two groups, too", "PyTorch: two groups for one"),
+    ("torchvision", "drop2 after fc2's ReLU instead of before fc2", "fc2 stands elsewhere in the network"),
+    ("torchvision", "no padding in conv3", "JAX has padding 1 where PyTorch has 0"),
 ]
 
 
@@ -33,10 +46,20 @@ def representatives() -> list[Fault]:
     return chosen
 
 
+CHEAP = LEVELS[:3]  # what they look at compiles in a few seconds
+
+
+def own(model: str):
+    """The faults of a network's own layers, looked for where they show."""
+    return score(model, catalogue(model, own_only=True), seeds=1, levels=LEVELS[1:2])
+
+
 SCORES = {
-    "some": lambda: score("cifar10", representatives(), seeds=2),
+    "some": lambda: score("cifar10", representatives(), seeds=1, levels=CHEAP),
     "cifar10": lambda: score("cifar10"),
-    "paper": lambda: score("paper", catalogue("paper", own_only=True), seeds=2),
+    "paper": lambda: own("paper"),
+    "original": lambda: own("original"),
+    "torchvision": lambda: own("torchvision"),
 }
 EVERY_SCORE = [name if name == "some" else pytest.param(name, marks=pytest.mark.slow) for name in SCORES]
 CIFAR10_SCORES = EVERY_SCORE[:2]
@@ -86,3 +109,17 @@ def test_there_are_at_least_forty_distinct_faults_and_twenty_right_programs(scor
 def test_known_mistakes_are_named(scored, name, fault, diagnosis):
     rows = [row for row in scored(name)["table"] if row["name"] == fault]
     assert diagnosis in [row["diagnosis"] for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "fault", "diagnosis"), OWN_DIAGNOSES)
+def test_known_mistakes_in_the_other_networks_are_named(scored, model, fault, diagnosis):
+    rows = [row for row in scored(model)["table"] if row["name"] == fault]
+    assert diagnosis in [row["diagnosis"] for row in rows]
+
+
+def test_every_network_has_faults_of_its_own():
+    shared = set.intersection(*({fault.name for fault in catalogue(model)} for model in NETWORKS))
+    assert len(shared) >= 60
+    for model in NETWORKS:
+        assert {fault.name for fault in catalogue(model)} - shared

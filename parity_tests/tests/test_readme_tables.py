@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pathlib
 
 import pytest
 
+from jaxalex.networks.tables import NETWORKS
 from parity_tests.pages import readme_tables
 from parity_tests.tests.synthetic import failing_report, synthetic_report
 
@@ -39,6 +41,18 @@ def test_the_figures_are_the_report_s():
     layer = next(x for x in report["models"]["paper"]["layers"] if (x["stage"], x["quantity"]) == ("fc2", "output"))
     layer |= {"float64_error": 1.2e-15, "float32_jax_rms": 3.4e-8, "float32_torch_rms": 5.6e-8, "bound": 7.8e-6}
     assert "| `fc2` | 1.2e-15 | 3.4e-08 | 5.6e-08 | 7.8e-06 |" in readme_tables.tables(report).split("**paper**")[1]
+
+
+def test_a_report_of_four_networks_has_a_table_and_a_line_for_each():
+    report = synthetic_report()
+    models = {name: copy.deepcopy(report["models"]["paper"]) for name in NETWORKS}
+    norm = {"stage": "norm1", "quantity": "output", "float64_error": 2.5e-16, "float32_jax_rms": 3.5e-8}
+    models["original"]["layers"].insert(2, {**models["original"]["layers"][4], **norm})
+    text, brief = (write({**report, "models": models}) for write in (readme_tables.tables, readme_tables.evidence))
+    assert [text.count(f"**{name}**, images") for name in NETWORKS] == [1, 1, 1, 1]
+    assert text.count("| `norm1` | 2.5e-16 | 3.5e-08 |") == 1
+    assert [line.split(" | ")[0] for line in brief.splitlines()[2:6]] == [f"| {name}" for name in NETWORKS]
+    assert text.count(" of 42 caught") == brief.count(" of 42 caught") == 4
 
 
 def test_the_worst_gradient_is_the_one_nearest_to_its_bound():
@@ -128,4 +142,5 @@ def test_the_pages_show_the_committed_report(page):
 def test_the_committed_report_is_of_the_whole_networks():
     report = json.loads((ROOT / "docs" / "parity-report.json").read_text())
     assert report["passed"]
-    assert {name: model["width"] for name, model in report["models"].items()} == {"cifar10": 1, "paper": 1}
+    assert {"cifar10", "paper"} <= set(report["models"]) <= set(NETWORKS)
+    assert {model["width"] for model in report["models"].values()} == {1}
