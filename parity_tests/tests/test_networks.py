@@ -62,7 +62,8 @@ def test_many_steps_in_float64(width, steps, made):
     case = Case("cifar10", width, batch_size=4)
     images = data.load_images().splits.train
     batches = trajectory.batches(images.images[:400], images.labels[:400], 4, steps)
-    found, checks = trajectory.run(*made(case), make_inputs(case).params, batches, ["float64"])
+    jax_program, torch_program = made(case)
+    found, checks = trajectory.run(jax_program, torch_program, make_inputs(case).params, batches, ["float64"])
     assert len(found.float64_difference) == steps
     assert max(found.float64_difference) <= bounds.TRAJECTORY_LIMIT
     assert [one for one in checks if not one.passed] == []
