@@ -571,7 +571,13 @@ def test_a_draw_in_float32_stays_the_same_draw():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", cases_others.SMALL.values(), ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    # What float32 rounds in nnx_resnet18's 18 layers of full width takes minutes to compile; in float64 it is compared
+    # beside the planted mistakes.
+    [case for case in cases_others.SMALL.values() if case.name != "nnx_resnet18"],
+    ids=lambda case: case.name,
+)
 def test_ports_pass(case):
     made = case.jax()
     if case.library == "nnx":
@@ -583,7 +589,5 @@ def test_ports_pass(case):
     inputs = case.inputs(rng)
     labels = rng.integers(0, case.num_classes, len(inputs[0]))
     allow = ["biased running variance"] if case.allow_biased_variance else []
-    # Of 18 layers at their full width, what float32 rounds takes minutes to compile.
-    dtypes = ["float64"] if case.name == "nnx_resnet18" else ["float64", "float32"]
-    result = netparity.compare(network, case.torch(), inputs, labels=labels, allow=allow, dtypes=dtypes)
+    result = netparity.compare(network, case.torch(), inputs, labels=labels, allow=allow)
     assert result.passed, result.failures

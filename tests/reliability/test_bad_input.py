@@ -128,6 +128,7 @@ def test_what_weights_say_of_themselves(tmp_path, capsys, entry: str, value: str
     assert len(error) < 5000
 
 
+@pytest.mark.slow
 def test_nan_in_a_run(copy, capsys) -> None:
     run = copy()
     arrays = load_file(run / "model.safetensors")

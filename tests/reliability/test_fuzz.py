@@ -17,7 +17,7 @@ from reliability import fuzz
 from reliability.mutate import arguments
 from reliability.readers import READERS
 
-INPUTS = 2000
+INPUTS = 1000
 COMMAND_LINES = 500
 PROCESSES = 20
 

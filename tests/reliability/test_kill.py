@@ -21,7 +21,7 @@ def _names(run: pathlib.Path) -> set[str]:
 
 
 # How many kills, how many of them must hit the run, and how many a checkpoint that is being written.
-@pytest.mark.parametrize(("kills", "hits", "halves"), [(2, 1, 0), pytest.param(8, 6, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "hits", "halves"), [(2, 1, 0), pytest.param(6, 4, 1, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(tmp_path, kills: int, hits: int, halves: int) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     # A checkpoint every second step: most of the time goes into writing them.

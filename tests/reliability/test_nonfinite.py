@@ -151,6 +151,7 @@ def test_no_state_that_is_not_finite_is_ever_saved(tmp_path) -> None:
     assert checkpoints.steps() == [1]
 
 
+@pytest.mark.slow
 def test_too_large_a_batch_names_one_that_fits(tmp_path, capsys) -> None:
     run = tmp_path / "run"
     flags = ["--dataset", "digits", "--width", "0.2", "--batch-size", "1000000", "--workdir", str(run)]

@@ -18,7 +18,10 @@ from reliability.runs import SMALL, assert_same
 @pytest.mark.parametrize(
     "variables",
     [
-        {"PYTHONHASHSEED": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"},
+        pytest.param(
+            {"PYTHONHASHSEED": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LANG": "C"},
+            marks=pytest.mark.slow,
+        ),
         {"PYTHONHASHSEED": "4294967295", "LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "OMP_NUM_THREADS": "1"},
     ],
 )
