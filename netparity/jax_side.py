@@ -190,7 +190,7 @@ class _Program:
 _QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
-def _program(*static: str, judged: bool = True, limit: float = 3e9) -> Callable[[Callable[..., Any]], _Program]:
+def _program(*static: str, judged: bool = True, limit: float = 5e9) -> Callable[[Callable[..., Any]], _Program]:
     def decorate(function: Callable[..., Any]) -> _Program:
         names = ("network", "stages", *static)
         return _Program(
