@@ -112,10 +112,8 @@ def _loss(network: nn.Module, size: int) -> float:
         return nn.functional.cross_entropy(network(images), torch.tensor(test.labels).long()).item()
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("cifar10", 32), *(pytest.param(name, 224, marks=pytest.mark.slow) for name in ("original", "torchvision"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("original", 224), ("torchvision", 224)])
 def test_a_run_starts_as_pytorchs_network(name: str, size: int, tmp_path, capsys) -> None:
     torch.manual_seed(0)
     network = models.build(name, 10, width=WIDTH).eval()
