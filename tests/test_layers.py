@@ -14,7 +14,6 @@ from jaxalex.networks import layers, winograd
 from jaxalex.networks.rows import out_size
 from jaxalex.training import steps
 
-
 # The same arithmetic in a third of the time: with these, XLA hardly spends any on making small programs fast.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
