@@ -43,7 +43,7 @@ def measure(batch_size: int, num_steps: int, pairs: int, device_name: str, width
     compiled = epochs.compile_epoch(state, placed, batch_size, key)
     step = compiled.programs[compiled.steps_per_dispatch]
     calls = num_steps // compiled.steps_per_dispatch
-    data, rows = next(placed.dispatches(epochs.epoch_indices(size, batch_size, 0, 0), compiled.steps_per_dispatch))
+    data, rows, *_ = next(placed.dispatches(epochs.epoch_indices(size, batch_size, 0, 0), compiled.steps_per_dispatch))
 
     epoch_rates, step_rates = [], []
     for pair in range(pairs + 1):

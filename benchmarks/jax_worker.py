@@ -124,7 +124,7 @@ class JaxWorker(protocol.Worker):
         compiled = epochs.compile_epoch(self.state, placed, spec.batch_size, self.key)
         rows = compiled.steps_per_dispatch
         order = epochs.epoch_indices(len(labels), spec.batch_size, self.seed, 0)[:rows]
-        data, indices = next(placed.dispatches(order, rows))
+        data, indices, *_ = next(placed.dispatches(order, rows))
         run = compiled.programs[rows]
         return self._training(lambda: run(self.state, data, indices, self.key), compiled.compile_seconds, rows)
 

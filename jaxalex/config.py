@@ -27,9 +27,12 @@ DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 NONFINITE = ("stop", "skip")
 BAD_IMAGES = ("stop", "skip")
+KEEP_DECODED = ("auto", "always", "never")
 # What may change when a run is resumed: none of it decides a result that exists already.
 # (The data's content is checked, wherever it lies.)
-MAY_CHANGE = frozenset({"num_epochs", "data_dir", "checkpoint_every", "keep"})
+MAY_CHANGE = frozenset(
+    {"num_epochs", "data_dir", "checkpoint_every", "keep", "on_bad_image", "keep_decoded", "data_workers"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,9 @@ class TrainConfig:
         each epoch.
       keep: how many of the latest checkpoints are kept, besides the best one.
       on_bad_image: "stop" at a photograph that cannot be decoded, or "skip" it.
+      keep_decoded: decoded photographs are kept in memory "always", "never", or ("auto") where they take no more than
+        half of what is free. It changes nothing in what is learned, unless pictures are skipped.
+      data_workers: processes that decode photographs which are not kept; 0 for threads.
 
     Raises:
       UsageError: naming the first value out of range and the range.
@@ -98,6 +104,8 @@ class TrainConfig:
     checkpoint_every: str | None = None
     keep: int = 2
     on_bad_image: str = "stop"
+    keep_decoded: str = "auto"
+    data_workers: int = 0
 
     def __post_init__(self) -> None:
         for field, hint in typing.get_type_hints(TrainConfig).items():
@@ -147,6 +155,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "on_nonfinite": NONFINITE,
     "on_bad_image": BAD_IMAGES,
+    "keep_decoded": KEEP_DECODED,
 }
 
 # What float32 can hold: its smallest normal number, its largest, and the one before 1, rounded inwards.
@@ -166,6 +175,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "limit_train": (lambda v: v >= 1, "at least 1"),
     "limit_eval": (lambda v: v >= 1, "at least 1"),
     "keep": (lambda v: 1 <= v <= 1_000_000, "from 1 to 1000000"),
+    "data_workers": (lambda v: 0 <= v <= 1000, "from 0 to 1000"),
     "data_dir": (lambda v: "\0" not in v, "a name without NUL characters"),
     "weights": (lambda v: "\0" not in v, "a name without NUL characters"),
     "checkpoint_every": (

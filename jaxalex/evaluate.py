@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from jaxalex.system import compilation_cache
         from jaxalex.training import pretrained, report
         from jaxalex.training.epochs import evaluate
-        from jaxalex.training.placement import place
+        from jaxalex.training.placement import place, room_for_images
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         path = pathlib.Path(flags.network)
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             limit_eval=limit,
             image_size=description.resize or description.image_size,
             skip_bad=config is not None and config.on_bad_image == "skip",
+            room=room_for_images(config.keep_decoded if config else "auto", loaded.sharding),
+            workers=config.data_workers if config else 0,
             only_test=True,
             notify=lambda line: print(line, file=sys.stderr),
         )
@@ -101,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if loaded.config:
             print(f"network    {loaded.file}" + (f": {loaded.when}" if loaded.when else ""))
         for number, result in results.items():
-            top5 = report.top5_accuracy(result.logits, splits.test.labels)
+            top5 = report.top5_accuracy(result.logits, result.labels)
             print(report.test_line(result.loss, result.accuracy, top5, number))
 
     return cli.run(command)

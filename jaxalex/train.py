@@ -94,6 +94,14 @@ def _add_run_flags(parser: cli.Parser) -> None:
         "at a photograph that cannot be decoded: stop, or skip and count it",
         choices=config_lib.BAD_IMAGES,
     )
+    _add(
+        group,
+        "keep_decoded",
+        "keep decoded photographs in memory; never: decode them in each epoch; auto: keep them if they take no more "
+        "than half of what is free",
+        choices=config_lib.KEEP_DECODED,
+    )
+    _add(group, "data_workers", "processes that decode in each epoch; 0: threads of this one", type=int, metavar="N")
     _add(group, "limit_train", "train on the first N of the shuffled train split", type=int, metavar="N")
     _add(group, "limit_eval", "evaluate and test on the first N samples of each set", type=int, metavar="N")
     _add(group, "test_crops", "10: at the end, also test with ten crops of each picture", type=int, metavar="1|10")

@@ -1,4 +1,4 @@
-"""Every data source ends as the same `Splits`: uint8 NHWC images and int32 labels, in memory."""
+"""Every data source ends as the same `Splits`: uint8 NHWC images and int32 labels, in memory if they fit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jaxalex.config import check_dataset
-from jaxalex.data.splits import ImageSet, Published, Splits, split_indices
+from jaxalex.data.splits import Images, ImageSet, Published, Splits, split_indices
 from jaxalex.errors import UsageError
 
-__all__ = ["ImageSet", "Splits", "class_names", "load", "short_name", "split_indices", "stored_dir", "stored_name"]
+__all__ = [
+    "ImageSet",
+    "Images",
+    "Splits",
+    "class_names",
+    "load",
+    "short_name",
+    "split_indices",
+    "stored_dir",
+    "stored_name",
+]
 
 
 def load(
@@ -25,9 +36,11 @@ def load(
     image_size: int = 224,
     skip_bad: bool = False,
     only_test: bool = False,
+    room: int | None = None,
+    workers: int = 0,
     download: bool = False,
     notify: Callable[[str], None] = print,
-) -> Splits:
+) -> Splits[Any]:
     """Loads a data set and splits its training images 80/20 into train and eval.
 
     Photographs with a ``val`` and a ``test`` part have theirs from there; see `jaxalex.data.photographs`.
@@ -43,7 +56,10 @@ def load(
       limit_eval: the same for eval, and for test.
       image_size: height and width that photographs are brought to; CIFAR-10 and the digits have 32.
       skip_bad: leave out, and count, photographs that cannot be decoded, instead of refusing the set.
-      only_test: decode the test photographs only; train and eval then hold none.
+      only_test: the test photographs only; train and eval then hold none.
+      room: bytes that decoded photographs may take; those of a set that needs more are decoded when they are wanted.
+        None: as many as are free, and a set that needs more is refused.
+      workers: processes that decode those; 0 for threads.
       download: whether to download a CIFAR-10 that is asked for by name and isn't on disk.
       notify: gets a line when the digits are used in place of CIFAR-10, a download begins, or photographs are left
         out.
@@ -72,6 +88,8 @@ def load(
         limit_eval=limit_eval,
         skip_bad=skip_bad,
         only_test=only_test,
+        room=room,
+        workers=workers,
         notify=notify,
     )
 

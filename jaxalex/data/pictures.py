@@ -33,12 +33,12 @@ _SPARE = 2
 def strict() -> Iterator[None]:
     """Inside it Pillow refuses pictures of more than 89 million pixels, and warns and logs nothing.
 
-    Python's filters are those of the whole process: enter it before threads are started.
+    Python's filters are those of the whole process: enter it before threads are started. Others' warnings are shown.
     """
     from PIL import Image
 
     with quiet.logs(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about files that Pillow finds odd but can read
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about files that Pillow finds odd but can read
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 

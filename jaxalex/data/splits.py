@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class Images(Protocol):
+    """Images and their labels, wherever they are: an `ImageSet` in memory, or photographs that are still encoded."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that all of them take at once."""
+
+    def take(self, indices: np.ndarray) -> ImageSet:
+        """The samples at ``indices`` (int ``[m]``), in that order, in memory."""
+
+    def sample(self) -> np.ndarray:
+        """Images for statistics of the whole set, uint8 ``[m, height, width, channel]``: all that lie in memory."""
+
+    def content(self) -> Iterable[np.ndarray]:
+        """Arrays that tell this set from every other one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,19 +48,37 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes + self.labels.nbytes
+
     def take(self, indices: np.ndarray) -> ImageSet:
         """The samples at ``indices`` (int ``[m]``), in that order."""
         return ImageSet(self.images[indices], self.labels[indices])
 
+    def sample(self) -> np.ndarray:
+        return self.images
+
+    def content(self) -> Iterable[np.ndarray]:
+        return self.images, self.labels
+
+
+AnyImages = TypeVar("AnyImages", bound=Images)
+
 
 @dataclasses.dataclass(frozen=True)
-class Splits:
+class Splits(Generic[AnyImages]):
     """A data set, ready to train on.
 
     Attributes:
       name: ``"cifar10"``, ``"digits"``, ``"folder:PATH"`` or ``"tfds:NAME"``.
       source: where it was read from, for people (``"cifar-10-batches-py"``, ``"scikit-learn"`` …).
-      train, eval, test: the three image sets.
+      train, eval, test: the three sets of images.
       class_names: one name per class, in label order.
       bad_images: how many pictures were left out because they could not be decoded.
       record: JSON values that checkpoints hold beside the content's digest: the names of the classes, where only the
@@ -46,9 +87,9 @@ class Splits:
 
     name: str
     source: str
-    train: ImageSet
-    eval: ImageSet
-    test: ImageSet
+    train: AnyImages
+    eval: AnyImages
+    test: AnyImages
     class_names: tuple[str, ...]
     bad_images: int = 0
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -99,7 +140,7 @@ class Published:
     test: ImageSet
     class_names: tuple[str, ...]
 
-    def split(self, seed: int, limit_train: int | None = None, limit_eval: int | None = None) -> Splits:
+    def split(self, seed: int, limit_train: int | None = None, limit_eval: int | None = None) -> Splits[ImageSet]:
         """`Splits` by ``seed`` (see `split_indices`).
 
         Args:

@@ -24,13 +24,13 @@ def check(create: Callable[[float], TrainState], width: float, splits: Splits, f
     Args:
       create: makes a fresh state at a width. It is only traced, so that nothing is computed or allocated.
       width: the run's factor on hidden channels and units.
-      splits: the data; all of it goes to the device.
+      splits: the data; what is in memory goes to the device, too.
       free: bytes that are free on the device; None where the system does not tell.
 
     Raises:
       RunError: it does not fit; the message names a smaller width.
     """
-    data_bytes = sum(part.images.nbytes + part.labels.nbytes for part in (splits.train, splits.eval, splits.test))
+    data_bytes = sum(part.nbytes for part in (splits.train, splits.eval, splits.test))
     needed = _needed(create, width) + data_bytes
     if free is None or needed <= free:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from jaxalex.errors import NotFiniteError, RunError, UsageError
 from jaxalex.system import memory, settings
 from jaxalex.training import placement, steps
-from jaxalex.training.placement import Placed
+from jaxalex.training.placement import Dispatch, Placed, Streaming
 from jaxalex.training.state import TrainState
 
 # Fixed, so that an evaluation after training runs the same program as one during training, with the same result.
@@ -23,15 +24,29 @@ EVAL_BATCH_SIZE = 200
 # a millisecond, and dispatching each one from Python would be the bottleneck.
 _STEPS_PER_DISPATCH = {"cpu": 1}
 _STEPS_PER_DISPATCH_ELSEWHERE = 50
+# Of a field that the first checkpoints did not have: where it is missing, it had its default's value.
+_ADDED = {"added": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Mean loss, accuracy in percent, and the logits ``[n, classes]``, over a whole image set."""
+    """The result on a whole image set.
+
+    Attributes:
+      loss: mean over the samples that count: all but those that cannot be decoded.
+      accuracy: in percent.
+      logits: ``[n, classes]``, of the samples that count.
+      labels: int32 ``[n]``, theirs.
+      index: int64 ``[n]``, their places in the set.
+      problems: what is wrong with the others.
+    """
 
     loss: float
     accuracy: float
     logits: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    problems: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Tally:
       loss_sum, correct, count: sums over the samples of the steps that were not skipped.
       skipped: number of steps skipped because their loss or gradient was not finite.
       seconds: time spent on these steps.
+      waited: of it, time in which the device had nothing to do because images were not decoded yet.
+      unreadable: number of samples left out because they cannot be decoded.
     """
 
     step: int = 0
@@ -51,6 +68,8 @@ class Tally:
     count: float = 0.0
     skipped: int = 0
     seconds: float = 0.0
+    waited: float = dataclasses.field(default=0.0, metadata=_ADDED)
+    unreadable: int = dataclasses.field(default=0, metadata=_ADDED)
 
     @property
     def loss(self) -> float:
@@ -101,7 +120,7 @@ def _padded_rows(indices: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def compile_epoch(
-    state: TrainState, placed: Placed, batch_size: int, key: jax.Array, skip_nonfinite: bool = False
+    state: TrainState, placed: Placed | Streaming, batch_size: int, key: jax.Array, skip_nonfinite: bool = False
 ) -> CompiledEpoch:
     """Compiles the training steps for a state, a placed training set and a batch size.
 
@@ -138,15 +157,15 @@ def compile_epoch(
 
 
 def _compile(
-    state: TrainState, placed: Placed, batch_size: int, key: jax.Array, skip_nonfinite: bool
+    state: TrainState, placed: Placed | Streaming, batch_size: int, key: jax.Array, skip_nonfinite: bool
 ) -> dict[int, jax.stages.Compiled]:
     platform = placement.devices(placed.sharding)[0].platform
     num_steps = -(-len(placed) // batch_size)
-    chunk = min(num_steps, _STEPS_PER_DISPATCH.get(platform, _STEPS_PER_DISPATCH_ELSEWHERE))
+    chunk = min(num_steps, placed.at_once(_STEPS_PER_DISPATCH.get(platform, _STEPS_PER_DISPATCH_ELSEWHERE)))
     programs = {}
     for rows in {chunk, num_steps % chunk or chunk}:
         indices = jax.ShapeDtypeStruct((rows, batch_size), np.int32, sharding=placed.sharding)
-        programs[rows] = steps.train_epoch.lower(state, placed.data, indices, key, skip_nonfinite).compile()
+        programs[rows] = steps.train_epoch.lower(state, placed.like(batch_size), indices, key, skip_nonfinite).compile()
     return programs
 
 
@@ -157,12 +176,13 @@ def _needed(programs: Mapping[int, jax.stages.Compiled]) -> int:
 def train_one_epoch(
     compiled: CompiledEpoch,
     state: TrainState,
-    placed: Placed,
+    placed: Placed | Streaming,
     indices: np.ndarray,
     key: jax.Array,
     description: str = "",
     tally: Tally = Tally(),
     pause: Callable[[int], bool] = lambda step: False,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainState, Tally]:
     """Runs one epoch, or what is left of it. A progress bar shows on stderr if that is a terminal.
 
@@ -175,48 +195,63 @@ def train_one_epoch(
       description: text in front of the bar.
       tally: how far the epoch has come already.
       pause: called after each dispatch with the number of steps taken; True ends the call there.
+      notify: gets what is wrong with each picture that is left out.
 
     Returns:
       the state, and the tally that belongs to it.
 
     Raises:
       NotFiniteError: the loss or gradient of a step is not finite; the message names the step.
+      RunError: a picture cannot be decoded.
     """
     start = time.perf_counter() - tally.seconds
     size, done = len(placed), int(tally.count)
+    where = f"of {len(indices)} ({description})"
+    pending: tuple[Dispatch, steps.Metrics] | None = None
+
+    def settle() -> None:
+        jax.block_until_ready(pending)
+
     # Under JAX_DEBUG_NANS and the like JAX could only name the program; our own check names the step.
     with (
         jax.debug_nans(False),
         jax.debug_infs(False),
         tqdm(total=size, initial=done, desc=description, unit=" images", leave=False, disable=None) as bar,
     ):
-        pending = None  # metrics are read one dispatch late, so that the device never waits for the host
         step = tally.step
-        for data, rows in placed.dispatches(indices, compiled.steps_per_dispatch, first=step):
-            state, metrics = compiled.programs[len(rows)](state, data, rows, key)
-            if pending:
-                tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
-            pending = (len(rows), metrics)
-            step += len(rows)
-            if pause(step):
-                break
+        dispatches = placed.dispatches(indices, compiled.steps_per_dispatch, step, settle)
+        with contextlib.closing(dispatches):  # so that what decodes ahead stops at once
+            for dispatch in dispatches:
+                state, metrics = compiled.programs[len(dispatch.rows)](state, dispatch.data, dispatch.rows, key)
+                for problem in dispatch.problems:
+                    notify(problem)
+                if pending:  # metrics are read one dispatch late, so that the device never waits for the host
+                    tally = _add(tally, *pending, compiled.skip_nonfinite, bar, where)
+                pending = (dispatch, metrics)
+                step += len(dispatch.rows)
+                if pause(step):
+                    break
         if pending:
-            tally = _add(tally, *pending, compiled.skip_nonfinite, bar, f"of {len(indices)} ({description})")
+            tally = _add(tally, *pending, compiled.skip_nonfinite, bar, where)
     jax.block_until_ready(state)
     return state, dataclasses.replace(tally, seconds=time.perf_counter() - start)
 
 
-def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: bool, bar: tqdm, where: str) -> Tally:
+def _add(
+    tally: Tally, dispatch: Dispatch, metrics: steps.Metrics, skip_nonfinite: bool, bar: tqdm, where: str
+) -> Tally:
     """The tally after one more dispatch, whose metrics are given."""
     values = {name: float(value) for name, value in metrics.items()}
-    finite = int(values["finite"])
+    finite, num_steps = int(values["finite"]), len(dispatch.rows)
     if finite < num_steps and not skip_nonfinite:
         what = "loss or its gradient is not finite"
         if num_steps == 1:
             what = "gradient is not finite" if math.isfinite(values["loss"]) else f"loss is {values['loss']}"
         raise NotFiniteError(f"the {what} at step {tally.step + finite + 1} {where}")
-    if values["count"]:
-        bar.set_postfix_str(f"loss {values['loss'] / values['count']:.3f}", refresh=False)
+    waited = tally.waited + dispatch.waited
+    if values["count"] and not bar.disable:
+        waiting = f", waiting {waited / bar.format_dict['elapsed']:.0%}" if waited else ""
+        bar.set_postfix_str(f"loss {values['loss'] / values['count']:.3f}{waiting}", refresh=False)
     bar.update(int(values["count"]))
     return dataclasses.replace(
         tally,
@@ -225,28 +260,42 @@ def _add(tally: Tally, num_steps: int, metrics: steps.Metrics, skip_nonfinite: b
         correct=tally.correct + values["correct"],
         count=tally.count + values["count"],
         skipped=tally.skipped + num_steps - finite,
+        waited=waited,
+        unreadable=tally.unreadable + len(dispatch.problems),
     )
 
 
 def evaluate(
-    state: TrainState, placed: Placed, between: Callable[[], None] = lambda: None, crops: int = 1
+    state: TrainState, placed: Placed | Streaming, between: Callable[[], None] = lambda: None, crops: int = 1
 ) -> Evaluation:
     """Loss and accuracy over every sample of a placed image set, without dropout.
 
     Args:
       between: called after each batch; an exception from it ends the evaluation.
       crops: 1, or 10 for ten-crop testing (`steps.eval_ten_crops_step`).
+
+    Raises:
+      RunError: a picture cannot be decoded, or none of them can.
     """
     eval_step = steps.eval_step if crops == 1 else steps.eval_ten_crops_step
     size = len(placed)
     results: list[tuple[steps.Metrics, jax.Array]] = []
-    for data, rows in placed.dispatches(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), at_once=1):
-        results.append(eval_step(state, data, rows[0]))
-        # Stay no more than one batch ahead of the device, so that `between` can stop the evaluation in time.
-        jax.block_until_ready(results[-2:-1])
-        between()
+    found, problems = [], []
+    dispatches = placed.dispatches(_padded_rows(np.arange(size), EVAL_BATCH_SIZE), at_once=1)
+    with contextlib.closing(dispatches):
+        for dispatch in dispatches:
+            results.append(eval_step(state, dispatch.data, dispatch.rows[0]))
+            found.append(dispatch.labels[0])
+            problems += dispatch.problems
+            # Stay no more than one batch ahead of the device, so that `between` can stop the evaluation in time.
+            jax.block_until_ready(results[-2:-1])
+            between()
     loss, correct, count = (
         sum(float(metrics[name]) for metrics, _ in results) for name in ("loss", "correct", "count")
     )
-    logits = np.concatenate([np.asarray(batch_logits) for _, batch_logits in results])[:size]
-    return Evaluation(loss / count, 100 * correct / count, logits)
+    if not count:
+        raise RunError(f"none of {size:,} pictures can be read; the first: {problems[0]}")
+    labels = np.concatenate(found)
+    index = np.flatnonzero(labels >= 0)
+    logits = np.concatenate([np.asarray(batch_logits) for _, batch_logits in results])[index]
+    return Evaluation(loss / count, 100 * correct / count, logits, labels[index], index, tuple(problems))

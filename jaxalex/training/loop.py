@@ -8,7 +8,7 @@ import math
 import pathlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +43,7 @@ from jaxalex.training.epochs import (
     train_one_epoch,
 )
 from jaxalex.training.keeper import Keeper
-from jaxalex.training.placement import Placed, place
+from jaxalex.training.placement import Placed, Streaming, place
 from jaxalex.training.progress import Progress, describe_run
 from jaxalex.training.schedule import Schedule, Stopwatch, plateau_learning_rate
 from jaxalex.training.state import TrainState, create_train_state, input_scale
@@ -58,7 +58,7 @@ class _Run:
     workdir: pathlib.Path
     say: Callable[[str], None]
     sharding: jax.sharding.Sharding
-    splits: data.Splits
+    splits: data.Splits[data.Images]
     dropout_key: jax.Array
     compiled: CompiledEpoch
     keeper: Keeper
@@ -101,13 +101,17 @@ def train_and_evaluate(
         limit_eval=config.limit_eval,
         image_size=augment.stored_size(size) if config.augment == "paper" else size,
         skip_bad=config.on_bad_image == "skip",
+        room=placement.room_for_images(config.keep_decoded, sharding),
+        workers=config.data_workers,
         download=not resume,  # what was begun with them has them somewhere
         notify=say,
     )
     init_key, dropout_key = jax.random.split(jax.device_put(jax.random.key(config.seed), sharding))
     from_file = config.normalize == "weights"
-    scale = finetuning.scale(start) if from_file else input_scale(config.normalize, splits.train.images)
-    basis = augment.colour_basis(splits.train.images) if config.augment == "paper" else None
+    sample = splits.train.sample() if _needs_statistics(config) else splits.train.take(np.arange(0)).images
+    scale = finetuning.scale(start) if from_file else input_scale(config.normalize, sample)
+    basis = augment.colour_basis(sample) if config.augment == "paper" else None
+    del sample
     create = functools.partial(_initial_state, config, splits, scale, basis, init_key)
     capacity.check(create, config.width, splits, placement.free_bytes(sharding))
     # Waited for, so that whatever goes wrong does so here, and the state is in memory before what is free is read.
@@ -147,10 +151,24 @@ def train_and_evaluate(
     return summary
 
 
-def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) -> tuple[TrainState, Progress]:
+def _needs_statistics(config: TrainConfig) -> bool:
+    """Whether a run looks at its training pictures before it begins."""
+    return config.normalize in ("dataset", "mean") or config.augment == "paper"
+
+
+def _train(
+    run: _Run, state: TrainState, train_set: Placed | Streaming, progress: Progress
+) -> tuple[TrainState, Progress]:
     """The remaining epochs."""
     config, splits, keeper = run.config, run.splits, run.keeper
     eval_set = place(splits.eval, run.sharding)
+    told: set[str] = set()
+
+    def tell(problem: str) -> None:
+        if problem not in told:
+            told.add(problem)
+            run.say(f"note: left out: {problem}")
+
     for epoch in range(progress.epoch, config.num_epochs + 1):
         indices = epoch_indices(len(splits.train), config.batch_size, config.seed, epoch)
         description = f"epoch {epoch} of {config.num_epochs}"
@@ -158,7 +176,7 @@ def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) 
         while progress.tally.step < len(indices):
             pause = functools.partial(keeper.due, epoch)
             state, tally = train_one_epoch(
-                run.compiled, state, train_set, indices, run.dropout_key, description, progress.tally, pause
+                run.compiled, state, train_set, indices, run.dropout_key, description, progress.tally, pause, tell
             )
             progress = dataclasses.replace(progress, tally=tally)
             if tally.step < len(indices):
@@ -169,7 +187,9 @@ def _train(run: _Run, state: TrainState, train_set: Placed, progress: Progress) 
         evaluation = evaluate(state, eval_set, functools.partial(keeper.stop_if_asked, state, progress))
         if not math.isfinite(evaluation.loss):
             raise NotFiniteError(f"the evaluation loss is {evaluation.loss} after {description}")
-        row = _row(progress, evaluation, len(splits.train), learning_rate)
+        for problem in evaluation.problems:
+            tell(problem)
+        row = _row(progress, evaluation, train_set, learning_rate)
         progress = Progress(epoch + 1, rows=(*progress.rows, row))
         run.say(report.epoch_line(row))
         keeper.save(state, progress, evaluation.accuracy)
@@ -196,20 +216,22 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "train_size": len(splits.train),
         "eval_size": len(splits.eval),
         "test_size": len(splits.test),
-        "bad_images": splits.bad_images,
+        "bad_images": splits.bad_images + rows[-1].unreadable + len(test.problems),
         **figures,
         **ten_crops,
         "images_per_second": statistics.median(row.images_per_second for row in rows),
         "compile_seconds": run.compiled.compile_seconds,
         "wall_seconds": run.keeper.wall_seconds(),
         "skipped_steps": sum(row.skipped_steps for row in rows),
+        **_waiting(rows),
         "devices": [environment.describe_device(device) for device in placement.devices(run.sharding)],
         "versions": environment.versions(),
         "variables": environment.variables(),
         "settings": settings.current(),
         "parameters": _parameters(state),
     }
-    images, labels, names = splits.test.images, splits.test.labels, splits.class_names
+    names = splits.class_names
+    images, labels = splits.test.take(test.index).images, test.labels
     title = f"{config.model} on {data.short_name(splits.name)}, {config.recipe}"
     writers: tuple[Callable[[], None], ...] = (
         lambda: save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state)),
@@ -226,13 +248,13 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
 
 
 def _tested(
-    run: _Run, state: TrainState, progress: Progress, test_set: Placed, crops: int = 1
+    run: _Run, state: TrainState, progress: Progress, test_set: Placed | Streaming, crops: int = 1
 ) -> tuple[Evaluation, dict[str, float]]:
     """The result on the test set, said and by its names in the summary."""
     test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress), crops)
     if not math.isfinite(test.loss):
         raise NotFiniteError(f"the test loss is {test.loss}")
-    top5 = report.top5_accuracy(test.logits, run.splits.test.labels)
+    top5 = report.top5_accuracy(test.logits, test.labels)
     run.say(report.test_line(test.loss, test.accuracy, top5, crops))
     name = "test" if crops == 1 else "ten_crop_test"
     figures = {f"{name}_loss": test.loss, f"{name}_accuracy": test.accuracy}
@@ -250,7 +272,15 @@ def _with_learning_rate(run: _Run, state: TrainState, progress: Progress) -> tup
     return state.replace(opt_state=optim.with_learning_rate(state.opt_state, rate)), rate
 
 
-def _row(progress: Progress, evaluation: Evaluation, train_size: int, learning_rate: float | None) -> report.EpochRow:
+def _waiting(rows: Sequence[report.EpochRow]) -> dict[str, float]:
+    """The share of the training time in which the device waited for pictures; nothing where all are in memory."""
+    waited = [row.waiting_seconds for row in rows if row.waiting_seconds is not None]
+    return {"waiting_share": sum(waited) / sum(row.seconds for row in rows)} if waited else {}
+
+
+def _row(
+    progress: Progress, evaluation: Evaluation, train_set: Placed | Streaming, learning_rate: float | None
+) -> report.EpochRow:
     tally = progress.tally
     return report.EpochRow(
         epoch=progress.epoch,
@@ -259,9 +289,11 @@ def _row(progress: Progress, evaluation: Evaluation, train_size: int, learning_r
         eval_loss=evaluation.loss,
         eval_accuracy=evaluation.accuracy,
         seconds=tally.seconds,
-        images_per_second=train_size / tally.seconds,
+        images_per_second=len(train_set) / tally.seconds,
         skipped_steps=tally.skipped,
         learning_rate=learning_rate,
+        waiting_seconds=tally.waited if isinstance(train_set, Streaming) else None,
+        unreadable=tally.unreadable + len(evaluation.problems),
     )
 
 
@@ -288,11 +320,11 @@ def _initial_state(
     tx = sgd(config.learning_rate, config.momentum, config.weight_decay)
     size = NETWORKS[config.model].image_size
     # The state lies where the key does: a computation follows its arguments.
-    return create_train_state(model, tx, key, (size, size, splits.train.images.shape[3]), *scale, colour_basis)
+    return create_train_state(model, tx, key, (size, size, splits.train.image_shape[2]), *scale, colour_basis)
 
 
 def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:
-    stored = splits.train.images.shape[1]
+    stored = splits.train.image_shape[0]
     return Description(
         model=config.model,
         width=config.width,
@@ -300,7 +332,7 @@ def _description(config: TrainConfig, splits: data.Splits, state: TrainState) ->
         class_names=splits.class_names,
         dataset=splits.name,
         image_size=state.image_hw[0],
-        input_channels=splits.train.images.shape[3],
+        input_channels=splits.train.image_shape[2],
         mean=tuple(float(v) for v in state.mean),
         std=tuple(float(v) for v in state.std),
         resize=stored if stored > state.image_hw[0] else None,

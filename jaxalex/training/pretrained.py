@@ -189,7 +189,9 @@ def _of_unfinished(config: config_lib.TrainConfig, record: Mapping[str, Any]) ->
     )
 
 
-def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Description:
+def _describe(
+    arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], sharding: jax.sharding.Sharding
+) -> Description:
     """A description made from flags, for a file that has none."""
     if given.get("model") == "torchvision" and not (given.get("dataset") or given.get("normalize")):
         last = arrays.get(f"{convert.torch_names('torchvision')['fc3']}.bias")
@@ -201,16 +203,18 @@ def _describe(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> Des
         raise UsageError(f"does not say what network it holds; give {' '.join(missing)}")
     config_lib.check_range("width", given.get("width"))
     convert.from_torch(arrays, given["model"])  # checks all names and shapes before any of them is used
-    splits = data.load(given["dataset"], given.get("data_dir"), 0, image_size=NETWORKS[given["model"]].image_size)
-    mean, std = input_scale(given["normalize"], splits.train.images)
+    size = NETWORKS[given["model"]].image_size
+    room = placement.room_for_images("auto", sharding)
+    splits = data.load(given["dataset"], given.get("data_dir"), 0, image_size=size, room=room)
+    mean, std = input_scale(given["normalize"], splits.train.sample())
     return Description(
         model=given["model"],
         width=given.get("width") or 1.0,
         num_classes=splits.num_classes,
         class_names=splits.class_names,
         dataset=splits.name,
-        image_size=NETWORKS[given["model"]].image_size,
-        input_channels=splits.train.images.shape[3],
+        image_size=size,
+        input_channels=splits.train.image_shape[2],
         mean=tuple(map(float, mean)),
         std=tuple(map(float, std)),
     )
@@ -222,7 +226,7 @@ def _from_weights(
     """The state in a weights file, and the file's description, made from flags where it has none."""
     arrays, description = load_weights(path)
     try:
-        description = description or _describe(arrays, given)
+        description = description or _describe(arrays, given, sharding)
         state = _blank(description, precision, sharding)
         problems = convert.compare_shapes(arrays, convert.torch_shapes(state.params, description.model))
         if problems:

@@ -74,7 +74,8 @@ def _number(value: Any, kind: type[int] | type[float]) -> Any:
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
     types = typing.get_type_hints(kind)
-    optional = {field.name: float for field in dataclasses.fields(kind) if field.default is None}
+    optional: dict[str, Any] = {field.name: float for field in dataclasses.fields(kind) if field.default is None}
+    optional |= {field.name: types[field.name] for field in dataclasses.fields(kind) if "added" in field.metadata}
     if not types.keys() - optional.keys() <= values.keys() <= types.keys():
         raise ValueError(f"{sorted(values)} instead of {sorted(types)}")
     return kind(**{name: _number(value, (types | optional)[name]) for name, value in values.items()})
@@ -103,12 +104,12 @@ def describe_run(config: TrainConfig, splits: Splits, dropout_key: jax.Array, de
 def describe_split(splits: Splits, seed: int) -> dict[str, Any]:
     """A split by its content, wherever it was read from: sizes, and SHA-256 over all images and labels in order.
 
-    Of photographs also what `Splits.record` holds.
+    Of photographs also what `Splits.record` holds; where they are not kept decoded, the SHA-256 is over their order.
     """
     digest = hashlib.sha256()
     parts = {"train": splits.train, "eval": splits.eval, "test": splits.test}
     for part in parts.values():
-        for array in (part.images, part.labels):
+        for array in part.content():
             digest.update(np.ascontiguousarray(array).data)
     sizes = {name: len(part) for name, part in parts.items()}
     return {"dataset": splits.name, "seed": seed, **sizes, **splits.record, "sha256": digest.hexdigest()}

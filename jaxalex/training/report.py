@@ -23,7 +23,9 @@ _PLATEAU_STEPS = 100
 class EpochRow:
     """One epoch's figures: losses are means over samples, accuracies percent, times seconds.
 
-    ``learning_rate`` is None, and is left out of every file, where it is the same in all epochs.
+    ``learning_rate`` is None, and is left out of every file, where it is the same in all epochs; so is
+    ``waiting_seconds``, in which the device waited for pictures, where all of them are in memory. ``unreadable`` counts
+    pictures, of train and eval, that were left out.
     """
 
     epoch: int
@@ -35,10 +37,13 @@ class EpochRow:
     images_per_second: float
     skipped_steps: int = 0
     learning_rate: float | None = None
+    waiting_seconds: float | None = None
+    unreadable: int = dataclasses.field(default=0, metadata={"added": True})
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, without those that are None."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        """As JSON values, without those that are None, and without a count of no unreadable pictures."""
+        values = dataclasses.asdict(self)
+        return {name: v for name, v in values.items() if v is not None and (name != "unreadable" or v)}
 
 
 def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_size: int, device: str) -> list[str]:
@@ -51,7 +56,7 @@ def header_lines(config: TrainConfig, splits: Splits, parameters: int, image_siz
       image_size: height and width, in pixels, of the images the network takes.
       device: the device, for people.
     """
-    height, width, channels = splits.train.images.shape[1:]
+    height, width, channels = splits.train.image_shape
     found = environment.versions()
     names = ("jaxalex", "jax", "flax", "optax", "python")
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
@@ -91,6 +96,8 @@ def epoch_line(row: EpochRow) -> str:
         f"eval_loss: {row.eval_loss:.3f} eval_acc: {row.eval_accuracy:.3f}%"
         + (f" skipped_steps: {row.skipped_steps}" if row.skipped_steps else "")
         + (f" learning_rate: {row.learning_rate:g}" if row.learning_rate is not None else "")
+        + (f" unreadable: {row.unreadable}" if row.unreadable else "")
+        + (f" waiting: {row.waiting_seconds / row.seconds:.1%}" if row.waiting_seconds is not None else "")
     )
 
 

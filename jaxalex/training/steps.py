@@ -113,7 +113,7 @@ def _train_step(
     def mean_loss(params: Any) -> tuple[Float[Array, ""], Metrics]:
         logits = state.apply_fn({"params": params}, images, train=True, rngs={"dropout": dropout_key})
         metrics = summed_metrics(logits, batch["label"], batch["mask"])
-        return metrics["loss"] / metrics["count"], metrics
+        return metrics["loss"] / jnp.maximum(metrics["count"], 1), metrics  # of unreadable pictures none may be left
 
     grads, metrics = jax.grad(mean_loss, has_aux=True)(state.params)
     finite = jnp.isfinite(metrics["loss"]) & finite_norm(grads)
@@ -145,10 +145,15 @@ def train_step(state: TrainState, batch: Batch, key: Key[Array, ""]) -> tuple[Tr
 
 
 def gather(data: Batch, indices: Int32[Array, " batch"]) -> Batch:
-    """The batch at ``indices`` (int32 ``[batch]``, -1 for padding) of ``data`` (``image`` and ``label``)."""
+    """The batch at ``indices`` (int32 ``[batch]``, -1 for padding) of ``data``.
+
+    Args:
+      data: ``image`` and ``label``; where it is a part of the data set also ``index``, its samples' numbers in the set.
+    """
     clipped = jnp.maximum(indices, 0)
     mask = (indices >= 0).astype(jnp.float32)
-    return {"image": data["image"][clipped], "label": data["label"][clipped], "mask": mask, "index": clipped}
+    index = data["index"][clipped] if "index" in data else clipped
+    return {"image": data["image"][clipped], "label": data["label"][clipped], "mask": mask, "index": index}
 
 
 @functools.partial(jax.jit, donate_argnames="state", static_argnames="skip_nonfinite")
@@ -163,7 +168,7 @@ def train_epoch(
 
     Args:
       state: given up to the result (donated).
-      data: the whole training set on the device: ``image`` and ``label``.
+      data: the training set, or what ``indices`` need of it, on the device: see `gather`.
       indices: int32 ``[steps, batch]``: which samples each step sees, -1 for padding.
       key: as in `train_step`.
       skip_nonfinite: a step whose loss or gradient is not finite changes nothing but the step number, and counts

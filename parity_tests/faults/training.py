@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -139,7 +140,7 @@ def _jax_evaluate_padding(state: Any, placed: Any) -> Any:
     found = epochs.evaluate(state, placed)
     size = len(placed)
     padded = -(-size // epochs.EVAL_BATCH_SIZE) * epochs.EVAL_BATCH_SIZE
-    return epochs.Evaluation(found.loss * size / padded, found.accuracy * size / padded, found.logits)
+    return dataclasses.replace(found, loss=found.loss * size / padded, accuracy=found.accuracy * size / padded)
 
 
 # --- the training step -----------------------------------------------------------------------------------------------

@@ -1,17 +1,18 @@
-"""Photographs: sets of encoded pictures, in a folder or prepared by tensorflow-datasets, decoded once into memory.
+"""Photographs: sets of encoded pictures, in a folder or prepared by tensorflow-datasets.
 
 A reader (`folder`, `prepared`) gives an `Encoded` set, of which nothing is decoded yet. `load` chooses which pictures
-are wanted, sees whether they fit into memory, and decodes them.
+are wanted and sees whether they fit into memory: then it decodes them once, else they are decoded whenever they are
+wanted (`streamed`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from jaxalex.data.photographs.encoded import Encoded
-from jaxalex.data.splits import ImageSet, Splits, split_indices
+from jaxalex.data.splits import Images, Splits, split_indices
 from jaxalex.errors import UsageError
 from jaxalex.system import memory
 
@@ -30,9 +31,11 @@ def load(
     limit_eval: int | None = None,
     skip_bad: bool = False,
     only_test: bool = False,
+    room: int | None = None,
+    workers: int = 0,
     notify: Callable[[str], None] = print,
-) -> Splits:
-    """Decodes an encoded set, as squares of ``image_size``.
+) -> Splits[Any]:
+    """Splits an encoded set, and decodes it if it fits, as squares of ``image_size``.
 
     Args:
       encoded: what a reader found.
@@ -41,22 +44,54 @@ def load(
       limit_train: how many pictures of the shuffled train split to keep, from its start; None keeps all.
       limit_eval: the same for eval, and for test.
       skip_bad: leave out pictures that cannot be decoded, instead of refusing the set.
-      only_test: decode the test set only; the others hold nothing.
+      only_test: of the test set only; the others hold nothing.
+      room: bytes that decoded pictures may take. Of a set that needs more, none is decoded here. None: as many as are
+        free, and a set that needs more is refused.
+      workers: processes that decode what isn't decoded here; 0 for threads.
       notify: gets a line where pictures were left out.
 
     Raises:
       UsageError: the pictures don't fit into memory; one cannot be decoded; none of a part can.
     """
-    from jaxalex.data.photographs.decoding import decode
-
     chosen, told = _choose({name: part.size for name, part in encoded.parts.items()}, seed)
     limits = {"train": limit_train, "eval": limit_eval, "test": limit_eval}
     chosen = {
         split: (part, indices[: 0 if only_test and split != "test" else limits[split]])
         for split, (part, indices) in chosen.items()
     }
+    needed = sum(len(indices) for _, indices in chosen.values()) * image_size * image_size * 3
+    if room is not None and needed > room:
+        return _streamed(encoded, chosen, told, image_size, skip_bad, workers)
+    return _decoded(encoded, chosen, told, image_size, skip_bad, notify)
+
+
+_Chosen = dict[str, tuple[str, "np.ndarray"]]  # by split: which part, and which of its pictures
+
+
+def _streamed(
+    encoded: Encoded, chosen: _Chosen, told: str, image_size: int, skip_bad: bool, workers: int
+) -> Splits[Any]:
+    from jaxalex.data.photographs.streamed import StreamedSet
+
+    sets = {
+        split: StreamedSet(encoded.parts[part], indices, image_size, skip_bad, workers)
+        for split, (part, indices) in chosen.items()
+    }
+    return _splits(encoded, sets, f"{told}; decoded anew in each epoch", decoded="in each epoch")
+
+
+def _decoded(
+    encoded: Encoded,
+    chosen: _Chosen,
+    told: str,
+    image_size: int,
+    skip_bad: bool,
+    notify: Callable[[str], None],
+) -> Splits[Any]:
+    from jaxalex.data.photographs.decoding import decode
+
     _check_memory(encoded.name, sum(len(indices) for _, indices in chosen.values()), image_size)
-    decoded: dict[str, ImageSet] = {}
+    decoded: dict[str, Images] = {}
     bad: list[str] = []
     for split, (part, indices) in chosen.items():
         decoded[split], some = decode(encoded.parts[part], indices, image_size, skip_bad, f"decoding {split}")
@@ -65,19 +100,21 @@ def load(
         bad += some
     if bad:
         notify(f"note: unreadable pictures left out: {len(bad):,}; the first: {bad[0]}")
+    return _splits(encoded, decoded, told, bad_images=len(bad))
+
+
+def _splits(encoded: Encoded, sets: Mapping[str, Images], told: str, bad_images: int = 0, **record: Any) -> Splits[Any]:
     return Splits(
         name=encoded.name,
         source=told,
-        train=decoded["train"],
-        eval=decoded["eval"],
-        test=decoded["test"],
+        **sets,
         class_names=encoded.class_names,
-        bad_images=len(bad),
-        record={"classes": list(encoded.class_names), "bad_images": len(bad), **encoded.fingerprint()},
+        bad_images=bad_images,
+        record={"classes": list(encoded.class_names), "bad_images": bad_images, **record, **encoded.fingerprint()},
     )
 
 
-def _choose(sizes: dict[str, int], seed: int) -> tuple[dict[str, tuple[str, np.ndarray]], str]:
+def _choose(sizes: dict[str, int], seed: int) -> tuple[_Chosen, str]:
     """Which pictures of which part are train, eval and test, and the same in words.
 
     Eval decides things while a run trains (which checkpoint is the best, when a learning rate falls), and test is what
@@ -121,6 +158,6 @@ def _check_memory(name: str, count: int, image_size: int) -> None:
     if free is not None and needed > free:
         raise UsageError(
             f"{name}: its {count:,} pictures of {image_size}x{image_size} are kept in memory and need "
-            f"{memory.gigabytes(needed)}, {memory.gigabytes(free)} are free: use fewer of them with --limit-train and "
-            "--limit-eval, or a machine with more memory"
+            f"{memory.gigabytes(needed)}, {memory.gigabytes(free)} are free: use --keep-decoded auto, or fewer of them "
+            "with --limit-train and --limit-eval"
         )

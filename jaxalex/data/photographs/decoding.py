@@ -1,4 +1,4 @@
-"""Decodes many pictures at once into one array."""
+"""Decodes pictures: one, and many at once into one array."""
 
 from __future__ import annotations
 
@@ -14,6 +14,33 @@ from jaxalex.errors import UsageError
 from jaxalex.system import environment
 
 _AT_ONCE = 32  # pictures that a thread decodes before it asks for more
+BAD = -1  # the label of a picture that was left out
+
+
+def decode_into(image: np.ndarray, part: Part, index: int, skip_bad: bool) -> tuple[int, str | None]:
+    """Decodes one picture. Use it inside `jaxalex.data.pictures.strict`.
+
+    Args:
+      image: uint8 ``[size, size, 3]``, which is filled.
+      part: the part.
+      index: which of its pictures.
+      skip_bad: go on where it cannot be decoded.
+
+    Returns:
+      the label and None; of a picture that is left out `BAD`, and what is wrong with it.
+
+    Raises:
+      UsageError: as `decode`.
+    """
+    picture = part.read(index)
+    try:
+        with pictures.opened(io.BytesIO(picture.content), picture.name) as opened:
+            image[:] = pictures.square(opened, len(image))
+    except UsageError as error:
+        if not skip_bad:
+            raise UsageError(f"{error}: remove it, or use --on-bad-image skip") from error
+        return BAD, str(error)
+    return picture.label, None
 
 
 def decode(
@@ -41,23 +68,16 @@ def decode(
     from tqdm import tqdm
 
     images = np.empty((len(indices), image_size, image_size, 3), np.uint8)
-    labels = np.full(len(indices), -1, np.int32)
+    labels = np.empty(len(indices), np.int32)
 
-    def decode_some(rows: range) -> list[tuple[int, str]]:
-        bad = []
+    def decode_some(rows: range) -> list[str]:
+        problems = []
         for row in rows:
-            picture = part.read(int(indices[row]))
-            labels[row] = picture.label
-            try:
-                with pictures.opened(io.BytesIO(picture.content), picture.name) as image:
-                    images[row] = pictures.square(image, image_size)
-            except UsageError as error:
-                if not skip_bad:
-                    raise UsageError(f"{error}: remove it, or use --on-bad-image skip") from error
-                bad.append((row, str(error)))
-        return bad
+            labels[row], problem = decode_into(images[row], part, int(indices[row]), skip_bad)
+            problems += [problem] if problem else []
+        return problems
 
-    bad: dict[int, str] = {}
+    bad: list[str] = []
     groups = [range(len(indices))[start : start + _AT_ONCE] for start in range(0, len(indices), _AT_ONCE)]
     with (
         pictures.strict(),
@@ -65,12 +85,12 @@ def decode(
         ThreadPoolExecutor(environment.cpu_count()) as pool,
     ):
         # In order, so that of several bad pictures the same one is always named; the rest is then given up.
-        for rows, some in zip(groups, pool.map(decode_some, groups), strict=True):
-            bad.update(some)
+        for rows, problems in zip(groups, pool.map(decode_some, groups), strict=True):
+            bad += problems
             bar.update(len(rows))
     if bad:  # the others move up, so that no second array is needed
-        kept = [row for row in range(len(indices)) if row not in bad]
+        kept = np.flatnonzero(labels != BAD)
         for new, old in enumerate(kept):
             images[new], labels[new] = images[old], labels[old]
         images, labels = images[: len(kept)], labels[: len(kept)]
-    return ImageSet(images, labels), list(bad.values())
+    return ImageSet(images, labels), bad

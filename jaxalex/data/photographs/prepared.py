@@ -7,7 +7,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def find(name: str, directory: Path) -> Encoded:
         refuse_strange(folder)
         sources, image, label, class_names = _open(folder)
         parts = {
-            part: _part(sources[names[0]], f"{folder}: {names[0]}", image, label, len(class_names))
+            part: Part(len(sources[names[0]]), _Reader(folder, names[0], sources[names[0]], image, label, class_names))
             for part, known in _PARTS.items()
             if (names := [name for name in known if name in sources])
         }
@@ -96,19 +96,33 @@ def _open(folder: Path) -> tuple[dict[str, Sequence[Any]], str, str, tuple[str, 
     return dict(sources), image, label, tuple(features[label].names)
 
 
-def _part(records: Sequence[Any], where: str, image: str, label: str, num_classes: int) -> Part:
-    lock = threading.Lock()
+class _Reader:
+    """Reads the pictures of one split; another process that is given it opens the split for itself."""
 
-    def read(index: int) -> Picture:
-        name = f"{where} {index}"
+    def __init__(
+        self, folder: Path, split: str, records: Sequence[Any], image: str, label: str, class_names: tuple[str, ...]
+    ) -> None:
+        self._folder, self._split, self._records = folder, split, records
+        self._image, self._label, self._num_classes = image, label, len(class_names)
+        self._lock = threading.Lock()
+
+    def __call__(self, index: int) -> Picture:
+        name = f"{self._folder}: {self._split} {index}"
         try:
-            with lock:
-                record = records[index]
+            with self._lock:
+                record = self._records[index]
         except Exception as error:  # array_record and protobuf each raise their own
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(f"{name}: cannot be read ({reason})") from error
-        if not 0 <= record[label] < num_classes:
-            raise UsageError(f"{name}: its label is {record[label]}, of {num_classes} classes")
-        return Picture(name, record[image], int(record[label]))
+        label = record[self._label]
+        if not 0 <= label < self._num_classes:
+            raise UsageError(f"{name}: its label is {label}, of {self._num_classes} classes")
+        return Picture(name, record[self._image], int(label))
 
-    return Part(len(records), read)
+    def __reduce__(self) -> tuple[Callable[..., _Reader], tuple[Path, str]]:
+        return _reopened, (self._folder, self._split)
+
+
+def _reopened(folder: Path, split: str) -> _Reader:
+    sources, image, label, class_names = _open(folder)
+    return _Reader(folder, split, sources[split], image, label, class_names)
