@@ -62,6 +62,7 @@ class _Run:
     dropout_key: jax.Array
     compiled: CompiledEpoch
     keeper: Keeper
+    left_out: Callable[[str], None]
 
 
 def train_and_evaluate(
@@ -139,7 +140,9 @@ def train_and_evaluate(
             stopwatch=Stopwatch(began),
             check_lock=check_lock,
         )
-        run = _Run(config, workdir, say, sharding, splits, dropout_key, compiled, keeper)
+        run = _Run(
+            config, workdir, say, sharding, splits, dropout_key, compiled, keeper, _once(say, "note: left out: ")
+        )
         with advice.failures_explained(workdir, config, keeper.saved_step):
             state, progress = keeper.restore(state, say) if resume else (state, Progress())
             folder.remove_leftovers(workdir)
@@ -149,6 +152,18 @@ def train_and_evaluate(
             summary = _test(run, state, progress)
     say(f"all of it is in {workdir}: summary.json, curves.png, predictions.png, model.safetensors …")
     return summary
+
+
+def _once(say: Callable[[str], None], before: str) -> Callable[[str], None]:
+    """Says each line the first time only."""
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(before + line)
+
+    return say_once
 
 
 def _needs_statistics(config: TrainConfig) -> bool:
@@ -162,13 +177,6 @@ def _train(
     """The remaining epochs."""
     config, splits, keeper = run.config, run.splits, run.keeper
     eval_set = place(splits.eval, run.sharding)
-    told: set[str] = set()
-
-    def tell(problem: str) -> None:
-        if problem not in told:
-            told.add(problem)
-            run.say(f"note: left out: {problem}")
-
     for epoch in range(progress.epoch, config.num_epochs + 1):
         indices = epoch_indices(len(splits.train), config.batch_size, config.seed, epoch)
         description = f"epoch {epoch} of {config.num_epochs}"
@@ -176,7 +184,15 @@ def _train(
         while progress.tally.step < len(indices):
             pause = functools.partial(keeper.due, epoch)
             state, tally = train_one_epoch(
-                run.compiled, state, train_set, indices, run.dropout_key, description, progress.tally, pause, tell
+                run.compiled,
+                state,
+                train_set,
+                indices,
+                run.dropout_key,
+                description,
+                progress.tally,
+                pause,
+                run.left_out,
             )
             progress = dataclasses.replace(progress, tally=tally)
             if tally.step < len(indices):
@@ -188,7 +204,7 @@ def _train(
         if not math.isfinite(evaluation.loss):
             raise NotFiniteError(f"the evaluation loss is {evaluation.loss} after {description}")
         for problem in evaluation.problems:
-            tell(problem)
+            run.left_out(problem)
         row = _row(progress, evaluation, train_set, learning_rate)
         progress = Progress(epoch + 1, rows=(*progress.rows, row))
         run.say(report.epoch_line(row))
@@ -254,6 +270,8 @@ def _tested(
     test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress), crops)
     if not math.isfinite(test.loss):
         raise NotFiniteError(f"the test loss is {test.loss}")
+    for problem in test.problems:
+        run.left_out(problem)
     top5 = report.top5_accuracy(test.logits, test.labels)
     run.say(report.test_line(test.loss, test.accuracy, top5, crops))
     name = "test" if crops == 1 else "ten_crop_test"
