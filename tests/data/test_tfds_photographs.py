@@ -106,3 +106,19 @@ def test_what_cannot_be_used(tmp_path) -> None:
     _prepare(tmp_path / "other", {"train": 10}, keys=("size", "label"))
     with pytest.raises(UsageError, match="it holds image, label, mask, size, not one picture and one class label"):
         data.load("tfds:tiles", str(tmp_path / "other"), seed=0)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_pictures_are_decoded_in_each_epoch_too(workers, tmp_path, capfd) -> None:
+    """A worker process opens the set for itself, and is as quiet."""
+    _prepare(tmp_path, PARTS["both"][0])
+    capfd.readouterr()
+    kept = data.load("tfds:tiles", str(tmp_path), seed=0, image_size=16)
+    streamed = data.load("tfds:tiles", str(tmp_path), seed=0, image_size=16, room=0, workers=workers)
+    rows = np.array([[9, 0, 3], [4, 5, -1]], np.int32)
+    first, second = streamed.train.batches(rows)
+    np.testing.assert_array_equal(first.images, kept.train.take(rows[0]).images)
+    np.testing.assert_array_equal(first.labels, kept.train.take(rows[0]).labels)
+    np.testing.assert_array_equal(second.labels[:2], kept.train.labels[[4, 5]])
+    assert second.labels[2] == -1
+    assert capfd.readouterr() == ("", "")
