@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks import decoding
 
 
-def test_a_wrong_folder_is_one_line(tmp_path, capsys) -> None:
+def test_a_wrong_folder_is_one_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert decoding.main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err == f"error: folder:{tmp_path / 'none'}: there is no such folder\n"
     for part in ("train", "val"):
@@ -24,7 +24,7 @@ def test_a_wrong_folder_is_one_line(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
-def test_every_way_has_a_rate(tmp_path, capsys) -> None:
+def test_every_way_has_a_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
     for part, count in (("train", 20), ("val", 1)):
         for name in ("a", "b"):
@@ -38,6 +38,6 @@ def test_every_way_has_a_rate(tmp_path, capsys) -> None:
     assert {"Pillow", "torchvision", "the loader of training"} <= rows.keys()
     assert all(row["images_per_second"] > 0 and row["n"] == 2 for row in rows.values())
     assert rows["Pillow"]["ratio"] == 1
-    assert str(pathlib.Path(tmp_path)) not in text
+    assert str(tmp_path) not in text
     out = capsys.readouterr().out
     assert out.count(" images/s   ") == len(rows)
