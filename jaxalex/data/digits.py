@@ -47,5 +47,6 @@ def _file() -> pathlib.Path:
     seconds.
     """
     spec = importlib.util.find_spec("sklearn")
-    assert spec and spec.submodule_search_locations  # a dependency
+    assert spec is not None  # a dependency
+    assert spec.submodule_search_locations is not None
     return pathlib.Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
