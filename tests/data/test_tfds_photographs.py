@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,3 +124,21 @@ def test_pictures_are_decoded_in_each_epoch_too(workers, tmp_path, capfd) -> Non
     np.testing.assert_array_equal(second.labels[:2], kept.train.labels[[4, 5]])
     assert second.labels[2] == -1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_folder_is_prepared_as_the_documentation_says(tmp_path) -> None:
+    folder, directory = tmp_path / "photos", tmp_path / "prepared"
+    for part, count in (("train", 5), ("val", 2)):
+        for name, colour in COLOURS.items():
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (60, 40), colour).save(folder / part / name / f"{name}{i}.JPEG")
+    guide = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    (tmp_path / "prepare.py").write_text(guide.partition("```python\n")[2].partition("```")[0])
+    subprocess.run([sys.executable, "prepare.py", folder, directory], cwd=tmp_path, check=True, capture_output=True)
+    splits = data.load("tfds:imagenette224", str(directory), seed=0, image_size=16)
+    assert splits.class_names == ("blue", "green", "red")
+    assert (len(splits.train), len(splits.eval), len(splits.test)) == (12, 3, 6)
+    wanted = np.array([COLOURS[splits.class_names[label]] for label in splits.test.labels])
+    np.testing.assert_allclose(splits.test.images[:, 8, 8], wanted, atol=8)
