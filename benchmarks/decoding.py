@@ -91,15 +91,17 @@ def _loaded(folder: pathlib.Path, image_size: int) -> float:
 
     from jaxalex.data.photographs.folder import find
     from jaxalex.data.photographs.streamed import StreamedSet
+    from jaxalex.data.pictures import strict
 
     part = find(folder).parts["train"]
     images = StreamedSet(part, np.arange(part.size), image_size, skip_bad=False)
     rows = np.arange(part.size // _AT_ONCE * _AT_ONCE, dtype=np.int32).reshape(-1, _AT_ONCE)
-    for _ in images.batches(rows[:_WARM_UP]):
-        pass
-    start = time.perf_counter()
-    count = sum(len(batch.labels) for batch in images.batches(rows))
-    return count / (time.perf_counter() - start)
+    with strict():
+        for _ in images.batches(rows[:_WARM_UP]):
+            pass
+        start = time.perf_counter()
+        count = sum(len(batch.labels) for batch in images.batches(rows))
+        return count / (time.perf_counter() - start)
 
 
 def measure(folder: pathlib.Path, image_size: int, repeats: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxalex.data import Images, ImageSet
+from jaxalex.data import Images, ImageSet, pictures
 from jaxalex.data.photographs.streamed import StreamedSet
 from jaxalex.system import memory
 from jaxalex.training.steps import Batch
@@ -162,7 +162,11 @@ class Streaming:
         """
         del at_once
         rows = indices[first:]
-        with contextlib.closing(self.images.batches(rows)) as batches, ThreadPoolExecutor(1) as ahead:
+        with (
+            pictures.strict(),
+            contextlib.closing(self.images.batches(rows)) as batches,
+            ThreadPoolExecutor(1) as ahead,
+        ):
 
             def fetch(row: np.ndarray) -> Dispatch:
                 images, labels, problems = next(batches)

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from jaxalex import data, evaluate, train
-from jaxalex.data.photographs.streamed import StreamedSet
+from jaxalex.data import pictures
+from jaxalex.data.photographs.streamed import Decoded, StreamedSet
 from jaxalex.errors import RunError, UsageError
 from jaxalex.system import memory
 from jaxalex.training import placement
@@ -44,6 +45,11 @@ def _load(folder: pathlib.Path, **more: object) -> data.Splits:
     return data.load(f"folder:{folder}", None, **{"seed": 0, "image_size": 40, **more})
 
 
+def _batches(images: StreamedSet, rows: np.ndarray) -> list[Decoded]:
+    with pictures.strict():
+        return list(images.batches(rows))
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_hold_the_pictures_that_are_asked_for(prepared, workers) -> None:
     kept, streamed = _load(prepared), _load(prepared, room=0, workers=workers)
@@ -51,7 +57,7 @@ def test_batches_hold_the_pictures_that_are_asked_for(prepared, workers) -> None
     assert (len(streamed.train), len(streamed.eval), len(streamed.test)) == (24, 6, 12)
     assert streamed.source == "a fifth of train is eval, val is test; decoded anew in each epoch"
     rows = np.array([[3, 0, 23], [7, 7, 1], [-1, 2, -1], [5, 6, 8], [4, -1, -1]], np.int32)
-    found = list(streamed.train.batches(rows))
+    found = _batches(streamed.train, rows)
     assert len(found) == 5
     for row, batch in zip(rows, found, strict=True):
         wanted = kept.train.take(row)
@@ -74,7 +80,7 @@ def test_a_batch_names_what_it_lacks(folder) -> None:
         splits = _load(folder, room=0, skip_bad=skip)
         everything = StreamedSet(splits.train.part, np.arange(30), 40, skip)
         if skip:
-            batches = list(everything.batches(rows))
+            batches = _batches(everything, rows)
             assert [batch.labels.tolist() for batch in batches] == [
                 6 * [0], 4 * [0] + 2 * [1], [1, -1, 1, 1, 1, 1], 2 * [1] + 4 * [2], 6 * [2]
             ]  # fmt: skip
@@ -82,7 +88,7 @@ def test_a_batch_names_what_it_lacks(folder) -> None:
             assert batches[2].problems[0].startswith(f"{path}: not a readable picture (")
         else:
             with pytest.raises(RunError, match=r"not a readable picture .*: use --on-bad-image skip to go on"):
-                list(everything.batches(rows))
+                _batches(everything, rows)
 
 
 def _train(folder: pathlib.Path, run: str, *more: str) -> int:

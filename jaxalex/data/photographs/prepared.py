@@ -7,6 +7,7 @@ import io
 import os
 import re
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,14 @@ def find(name: str, directory: Path) -> Encoded:
         raise UsageError(f"{folder} cannot be read ({reason})") from error
     if "train" not in parts:
         raise UsageError(f"{folder}: has no split named train, but {', '.join(sources)}")
-    return Encoded(f"{PREFIX}{name}", parts, class_names)
+    return Encoded(f"{PREFIX}{name}", parts, class_names, lambda: {"files": _outline(folder)})
+
+
+def _outline(folder: Path) -> str:
+    """For people, and another where a file has another name or size, or TFDS describes the set otherwise."""
+    found = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
+    crc = zlib.crc32((folder / _INFO).read_bytes() + repr(found).encode())
+    return f"{len(found):,} files of {sum(size for _, size in found):,} bytes, CRC {crc:08x}"
 
 
 def _find_folder(name: str, directory: Path) -> Path:

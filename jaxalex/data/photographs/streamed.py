@@ -83,7 +83,9 @@ class StreamedSet:
         return (self.indices,)
 
     def batches(self, rows: np.ndarray) -> Generator[Decoded, None, None]:
-        """Decodes batch after batch, ahead of what is asked for, on all cores. Close it when done.
+        """Decodes batch after batch, ahead of what is asked for, on all cores.
+
+        Use it inside `jaxalex.data.pictures.strict`, and close it when done.
 
         The order and the pictures are the same for any number of threads, processes and cores.
 
@@ -107,7 +109,7 @@ class StreamedSet:
             options = grain.MultiprocessingOptions(self.workers, per_worker_buffer_size=_READY)
             batches = batches.mp_prefetch(options, worker_init_fn=_begin_worker)
         iterator = iter(batches)
-        with pictures.strict(), contextlib.closing(iterator):
+        with contextlib.closing(iterator):
             while True:
                 try:
                     batch = next(iterator)
