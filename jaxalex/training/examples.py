@@ -18,7 +18,7 @@ MOST_CLASSES = 20
 _SIDE, _LARGER = 1.0, 1.3  # inches: a picture among examples, among mistakes
 _GAP, _LINE = 0.12, 0.16  # inches: between pictures, a line of text
 _MARGIN, _TITLE = 0.2, 0.65  # inches
-_HEADING = 1.7  # inches: the name of a class in front of its row
+_HEADING = 2.0  # inches: the name of a class in front of its row
 _PER_CLASS = 8  # pictures
 _ACROSS, _DOWN = 8, 4  # mistakes
 
@@ -101,15 +101,14 @@ def write_mistakes(
     width = 2 * _MARGIN + _ACROSS * (_LARGER + _GAP) - _GAP
     page = figures.page(width, _TITLE + max(1, -(-len(shown) // _ACROSS)) * step + _MARGIN)
     if not len(shown):
-        said = f"There are no mistakes: all of {len(labels):,} test pictures are classified right."
+        said = f"No mistakes: {len(labels):,} of {len(labels):,} test pictures are classified right."
         figures.write(page, width / 2, (_TITLE + step + _MARGIN) / 2, said, width, ha="center", fontsize=14)
         figures.save_page(page, path)
         return
-    which = f"The {len(shown)} most confident of" if len(wrong) > len(shown) else "All"
     _title(
         page,
         width,
-        f"{which} {len(wrong):,} mistakes on {len(labels):,} test pictures, the surest first",
+        f"Mistakes on {len(labels):,} test pictures: {len(shown)} of {len(wrong):,}, the most confident first",
         "Above each: what is predicted, with its probability; (what is true), with its probability.",
     )
     for place, (index, pixels) in enumerate(zip(shown.tolist(), images(shown), strict=True)):

@@ -16,7 +16,7 @@ from jaxalex.training import figures
 _WIDE = 8 / 3  # columns by rows, about: those of figure 3 in Krizhevsky et al. 2012
 _LONGEST = 1000  # pixels of the grid's width
 _LARGEST = 120  # pixels of a tile's side
-_GAP = 3  # pixels
+_GAP = 5  # pixels
 _MARGIN, _TITLE, _LABEL = 0.2, 0.6, 0.3  # inches
 
 
@@ -96,13 +96,17 @@ def write_filters(path: pathlib.Path, params: Mapping[str, Any], model: str, tit
     kind = "RGB" if kernel.shape[2] == 3 else "grey"
     room = page_width - 2 * _MARGIN
     figures.write(page, page_width / 2, 0.25, title, room, ha="center", fontsize=11)
-    what = f"first layer: {number} {kind} filters of {side}x{side}, each on its own scale; zero is grey"
+    what = f"{_filters(1, number)} of the first layer: {side}x{side}, {kind}, each on its own scale; zero is grey"
     figures.write(page, page_width / 2, 0.48, what, room, ha="center", fontsize=8)
     for tower, pixels in enumerate(grids):
         if label:
-            which = f"tower {tower + 1} of {towers}: filters {tower * block + 1} to {(tower + 1) * block}"
+            which = f"tower {tower + 1} of {towers}: {_filters(tower * block + 1, (tower + 1) * block)}"
             figures.write(page, left, top + label / 2, which, room, fontsize=8)
         top += label
         page.imshow(pixels, extent=(left, left + width, top + height, top), interpolation="nearest")
         top += height + _MARGIN
     figures.save_page(page, path)
+
+
+def _filters(first: int, last: int) -> str:
+    return f"filter {first}" if first == last else f"filters {first} to {last}"
