@@ -13,6 +13,8 @@ import numpy as np
 
 from reliability.reader import Reader, write
 
+_PICTURES = ("curves.png", "predictions.png", "confusion.png", "filters.png", "examples.png", "mistakes.png")
+
 
 @functools.cache
 def _network() -> Any:
@@ -120,7 +122,7 @@ def _make_run(folder: Path) -> list[Path]:
     _make_checkpoints(folder)
     _make_weights(folder)
     write(folder / "config.json", config.to_json(_settings()).encode())
-    for name in ("metrics.jsonl", "summary.json", "curves.png", "predictions.png", "confusion.png", ".lock"):
+    for name in ("metrics.jsonl", "summary.json", *_PICTURES, ".lock"):
         write(folder / name, b"{}\n")
     for name in ("config.json", "metrics.jsonl", "model.safetensors"):
         write(folder / f"{name}.part", b"{}\n")
@@ -154,7 +156,7 @@ def _resume(folder: Path) -> Any:
                 keeper.save(state.replace(step=state.step + 3), dataclasses.replace(progress, epoch=3))
                 report.append_row(folder / "metrics.jsonl", row)
                 save_weights(folder / "model.safetensors", state.params, _network()[1])
-                for name in ("curves.png", "predictions.png", "confusion.png", "summary.json"):
+                for name in (*_PICTURES, "summary.json"):
                     files.write_whole(folder / name, b"{}")
         except RunError as error:
             raise UsageError(str(error)) from error

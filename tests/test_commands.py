@@ -78,9 +78,9 @@ def test_what_training_leaves(run) -> None:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"], "it learns"
-    for name in ("curves.png", "predictions.png", "confusion.png"):
+    for name in ("curves.png", "predictions.png", "confusion.png", "filters.png", "examples.png", "mistakes.png"):
         with Image.open(workdir / name) as picture:
-            assert min(picture.size) > 400
+            assert min(picture.size) > (200 if name == "filters.png" else 400)
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 20, "not an empty page"
     saved = config.from_dict(json.loads((workdir / "config.json").read_text()))
     assert saved == config.from_recipe("quickstart", {"width": 0.1, "limit_eval": 90, "num_epochs": 3})
@@ -164,7 +164,10 @@ def test_predict(run, tmp_path, capsys) -> None:
     wide = Image.new("RGB", (96, 32), "white")
     wide.paste(picture, (32, 0))
     wide.save(files[3])  # the central square is cut out
-    assert predict.main([str(run[0]), *map(str, files), "--top", "2"]) == 0
+    chart = tmp_path / "chart.png"
+    assert predict.main([str(run[0]), *map(str, files), "--top", "2", "--chart", str(chart)]) == 0
+    with Image.open(chart) as drawn:
+        assert min(drawn.size) > 700, "two pictures across, two down"
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 * 3
     for first in lines[1::3]:

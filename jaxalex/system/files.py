@@ -22,6 +22,7 @@ _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(o
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _TEMPORARY = r"\.[0-9a-f]{16}\.part"
+_LONGEST_NAME = 255 - len(".0123456789abcdef.part")  # bytes: file systems allow 255
 
 REGULAR, FOLDER, LINK = "a regular file", "a folder", "a symbolic link"
 _KINDS = {
@@ -238,6 +239,8 @@ def check_output(flag: str, path: pathlib.Path | None, folder: bool = False) -> 
     """
     if path is None:
         return
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise UsageError(f"{flag} {path}: its name is longer than {_LONGEST_NAME} bytes")
     place = path.absolute() if folder else path.parent
     while folder and not place.exists():
         place = place.parent

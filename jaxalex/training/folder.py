@@ -17,7 +17,8 @@ from jaxalex.system import files, lock
 from jaxalex.training.checkpoint import Checkpoints
 
 _CONFIG, _METRICS, _SUMMARY, _WEIGHTS = "config.json", "metrics.jsonl", "summary.json", "model.safetensors"
-_FILES = (_CONFIG, _METRICS, _SUMMARY, _WEIGHTS, "curves.png", "predictions.png", "confusion.png")
+_PICTURES = ("curves.png", "predictions.png", "confusion.png", "filters.png", "examples.png", "mistakes.png")
+_FILES = (_CONFIG, _METRICS, _SUMMARY, _WEIGHTS, *_PICTURES)
 _CHECKPOINTS = "checkpoints"
 
 

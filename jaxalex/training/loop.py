@@ -26,6 +26,8 @@ from jaxalex.training import (
     advice,
     augment,
     capacity,
+    examples,
+    filters,
     finetuning,
     folder,
     optim,
@@ -247,13 +249,16 @@ def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         "parameters": _parameters(state),
     }
     names = splits.class_names
-    images, labels = splits.test.take(test.index).images, test.labels
+    labels, images = test.labels, lambda indices: splits.test.take(test.index[indices]).images
     title = f"{config.model} on {data.short_name(splits.name)}, {config.recipe}"
     writers: tuple[Callable[[], None], ...] = (
         lambda: save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state)),
         lambda: pictures.write_curves(workdir / "curves.png", rows, title),
         lambda: pictures.write_predictions(workdir / "predictions.png", images, labels, test.logits, names),
         lambda: pictures.write_confusion(workdir / "confusion.png", labels, test.logits, names),
+        lambda: filters.write_filters(workdir / "filters.png", state.params, config.model, title),
+        lambda: examples.write_examples(workdir / "examples.png", images, labels, test.logits, names),
+        lambda: examples.write_mistakes(workdir / "mistakes.png", images, labels, test.logits, names),
         lambda: report.write_json(workdir / "summary.json", summary),
     )
     for write in writers:

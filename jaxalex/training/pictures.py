@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxalex.system import files
+from jaxalex.training import figures
+from jaxalex.training.figures import RIGHT, WRONG
 from jaxalex.training.report import EpochRow
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 _TRAIN, _EVAL = "#1f6fb4", "#d9662b"
-_RIGHT, _WRONG = "#2e7d32", "#c62828"
 _LONGEST = 20  # characters of a class's name that fit above a picture
 _MOST_NAMED = 40  # classes whose names and counts can be read in a confusion matrix
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Without pyplot, which has global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-    with files.replacing(path) as file:
-        figure.savefig(file, format="png")
 
 
 def write_curves(path: pathlib.Path, rows: Sequence[EpochRow], title: str) -> None:
     """A PNG of loss and accuracy by epoch, on the train and eval splits."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(10, 4)
-    figure.suptitle(title, fontsize=11)
+    figure = figures.figure(10, 4)
+    figure.suptitle(figures.printable(title), fontsize=11, parse_math=False)
     axes = figure.subplots(1, 2)
     epochs = [row.epoch for row in rows]
     panels = (
@@ -57,12 +38,12 @@ def write_curves(path: pathlib.Path, rows: Sequence[EpochRow], title: str) -> No
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
-    _save(figure, path)
+    figures.save(figure, path)
 
 
 def write_predictions(
     path: pathlib.Path,
-    images: np.ndarray,
+    images: Callable[[np.ndarray], np.ndarray],
     labels: np.ndarray,
     logits: np.ndarray,
     class_names: Sequence[str],
@@ -75,7 +56,7 @@ def write_predictions(
     few of them, more pictures follow.
 
     Args:
-      images: uint8 ``[n, height, width, channel]``.
+      images: gives those at indices (int ``[m]``), uint8 ``[m, height, width, channel]``.
       labels: int ``[n]``.
       logits: ``[n, classes]``.
       class_names: in label order.
@@ -88,7 +69,7 @@ def write_predictions(
     others = np.setdiff1d(np.arange(len(labels)), np.concatenate([first, mistakes]))
     shown = np.concatenate([first, mistakes, others[: count - len(first) - len(mistakes)]])
 
-    figure = _figure(1.35 * columns, 1.75 * rows)
+    figure = figures.figure(1.35 * columns, 1.75 * rows)
     right = int((predictions == labels).sum())
     figure.suptitle(
         f"{right} of {len(labels)} test pictures right. First half: the first ones; second half: the first mistakes.\n"
@@ -97,24 +78,18 @@ def write_predictions(
     )
     for axis in figure.subplots(rows, columns).flat:
         axis.set_axis_off()
-    for axis, index in zip(figure.axes, shown, strict=False):
-        picture = images[index]
-        # Pixels of a small picture are to be seen; of a large one every second row must not be dropped.
-        interpolation = "nearest" if len(picture) <= 64 else "antialiased"
-        axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", interpolation=interpolation)
-        predicted, truth = (_shortened(class_names[which[index]]) for which in (predictions, labels))
+    for axis, index, picture in zip(figure.axes, shown, images(shown), strict=False):
+        figures.show(axis, picture)
+        predicted, truth = (figures.shortened(class_names[which[index]], _LONGEST) for which in (predictions, labels))
         good = predictions[index] == labels[index]
-        axis.set_title(predicted if good else f"{predicted}\n({truth})", fontsize=8, color=_RIGHT if good else _WRONG)
+        title = predicted if good else f"{predicted}\n({truth})"
+        axis.set_title(title, fontsize=8, color=RIGHT if good else WRONG, parse_math=False)
         axis.set_axis_on()
         axis.set_xticks([])
         axis.set_yticks([])
         for spine in axis.spines.values():
-            spine.set(edgecolor=_RIGHT if good else _WRONG, linewidth=2)
-    _save(figure, path)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1].rstrip() + "…"
+            spine.set(edgecolor=RIGHT if good else WRONG, linewidth=2)
+    figures.save(figure, path)
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -139,14 +114,16 @@ def write_confusion(path: pathlib.Path, labels: np.ndarray, logits: np.ndarray, 
     """
     counts = confusion_matrix(labels, logits.argmax(axis=1), len(class_names))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(7.2, 6.6)
+    figure = figures.figure(7.2, 6.6)
     axis = figure.subplots()
     image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     named = len(class_names) <= _MOST_NAMED
     if named:
-        names, ticks = [_shortened(name) for name in class_names], range(len(class_names))
-        axis.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=_tick_size(names))
-        axis.set_yticks(ticks, names, fontsize=_tick_size(names))
+        names, ticks = [figures.shortened(name, _LONGEST) for name in class_names], range(len(class_names))
+        axis.set_xticks(
+            ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=_tick_size(names), parse_math=False
+        )
+        axis.set_yticks(ticks, names, fontsize=_tick_size(names), parse_math=False)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     axis.set_title(f"Confusion on {len(labels)} test pictures" + " (counts)" * named, fontsize=11)
@@ -162,4 +139,4 @@ def write_confusion(path: pathlib.Path, labels: np.ndarray, logits: np.ndarray, 
                 color="white" if share[i, j] > 0.5 else "black",
             )
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
-    _save(figure, path)
+    figures.save(figure, path)

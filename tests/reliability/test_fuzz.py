@@ -35,7 +35,7 @@ _FLAGS = {
     "--num-epochs --learning-rate --momentum --weight-decay --seed --on-nonfinite --device --precision --workdir "
     "--checkpoint-every --keep --resume --gpu --help",
     "evaluate": "--checkpoint --device --model --width --normalize --dataset --data-dir --limit-eval",
-    "predict": "--checkpoint --device --model --width --normalize --dataset --data-dir --top",
+    "predict": "--checkpoint --device --model --width --normalize --dataset --data-dir --top --chart",
     "summary": "--model --image-size --num-classes --input-channels --width --json",
 }
 _MAINS: dict[str, Callable[[list[str]], int]] = {

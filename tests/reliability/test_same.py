@@ -32,7 +32,7 @@ def test_nothing_around_it_matters(unbroken, tmp_path, variables: dict[str, str]
     assert result.returncode == 0, result.stderr
     assert_same(run, unbroken)
     assert (run / "config.json").read_bytes() == (unbroken / "config.json").read_bytes()
-    for name in ("curves.png", "confusion.png", "predictions.png"):
+    for name in ("curves.png", "confusion.png", "predictions.png", "filters.png", "examples.png", "mistakes.png"):
         assert (run / name).read_bytes() == (unbroken / name).read_bytes()
 
 

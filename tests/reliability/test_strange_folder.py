@@ -22,7 +22,8 @@ from reliability import fuzz, strange
 from reliability.reader import Reader
 from reliability.runs import SMALL, assert_same, small
 
-_OWN = ("config.json", "metrics.jsonl", "summary.json", "model.safetensors", "curves.png", ".lock", "checkpoints")
+_OWN = ("config.json", "metrics.jsonl", "summary.json", "model.safetensors", ".lock", "checkpoints")
+_OWN = (*_OWN, "curves.png", "filters.png", "examples.png", "mistakes.png")
 _INSIDE = ("checkpoints/36", "checkpoints/36/record.json", "checkpoints/36/state", "checkpoints/notes")
 
 
