@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import numpy as np
 
         from jaxalex.system import compilation_cache
-        from jaxalex.training import chart, pretrained, steps
+        from jaxalex.training import augment, chart, pretrained, steps
 
         compilation_cache.enable_for_command(flags.compilation_cache)
         loaded = pretrained.load(pathlib.Path(flags.network), flags.device, vars(flags), flags.checkpoint)
@@ -88,11 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:  # before anything is printed
             check_readable(name)
         at_once = min(_AT_ONCE, len(names))
-        pictures = np.zeros((at_once, d.image_size, d.image_size, d.input_channels), np.uint8)
+        # A run on photographs has its own way to a larger square, whose centre the network takes.
+        size, resize = d.image_size, d.resize
+        if resize is not None and ":" in d.dataset:
+            size, resize = resize, None
+        pictures = np.zeros((at_once, size, size, d.input_channels), np.uint8)
         for start in range(0, len(names), at_once):
             some = names[start : start + at_once]
             for i, name in enumerate(some):
-                pictures[i] = read_picture(name, d.image_size, d.input_channels, d.resize)
+                pictures[i] = read_picture(name, size, d.input_channels, resize)
             data = {"image": pictures, "label": np.zeros(at_once, np.int32)}
             _, logits = steps.eval_step(loaded.state, data, np.arange(at_once, dtype=np.int32))
             if not np.isfinite(logits).all():
@@ -105,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         if flags.chart is not None:  # of so few pictures that all of them are in one batch
             shown = [str(name) for name in names]
-            chart.write_chart(flags.chart, shown, pictures, probabilities, d.class_names, flags.top)
+            seen = np.asarray(augment.central(jax.numpy.asarray(pictures), loaded.state.image_hw))
+            chart.write_chart(flags.chart, shown, seen, probabilities, d.class_names, flags.top)
 
     return cli.run(command)
 

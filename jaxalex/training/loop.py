@@ -6,9 +6,8 @@ import dataclasses
 import functools
 import math
 import pathlib
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,24 +19,21 @@ from jaxalex.config import TrainConfig
 from jaxalex.errors import NotFiniteError, RunError
 from jaxalex.networks.alexnet import build
 from jaxalex.networks.tables import NETWORKS
-from jaxalex.system import environment, files, interrupt, lock, settings
+from jaxalex.system import environment, files, interrupt, lock
 from jaxalex.system.devices import choose_device
 from jaxalex.training import (
     advice,
     augment,
     capacity,
-    examples,
-    filters,
     finetuning,
     folder,
     optim,
-    pictures,
     placement,
     report,
+    results,
 )
 from jaxalex.training.checkpoint import Checkpoints
 from jaxalex.training.epochs import (
-    CompiledEpoch,
     Evaluation,
     compile_epoch,
     epoch_indices,
@@ -47,24 +43,9 @@ from jaxalex.training.epochs import (
 from jaxalex.training.keeper import Keeper
 from jaxalex.training.placement import Placed, Streaming, place
 from jaxalex.training.progress import Progress, describe_run
+from jaxalex.training.run import Run
 from jaxalex.training.schedule import Schedule, Stopwatch, plateau_learning_rate
 from jaxalex.training.state import TrainState, create_train_state, input_scale
-from jaxalex.weights.safetensors import Description, save_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """What stays the same from the first step to the last."""
-
-    config: TrainConfig
-    workdir: pathlib.Path
-    say: Callable[[str], None]
-    sharding: jax.sharding.Sharding
-    splits: data.Splits[data.Images]
-    dropout_key: jax.Array
-    compiled: CompiledEpoch
-    keeper: Keeper
-    left_out: Callable[[str], None]
 
 
 def train_and_evaluate(
@@ -120,7 +101,7 @@ def train_and_evaluate(
     # Waited for, so that whatever goes wrong does so here, and the state is in memory before what is free is read.
     state = jax.block_until_ready(finetuning.begin(start, create(config.width)))
     described = environment.describe_device(device)
-    for line in report.header_lines(config, splits, _parameters(state), state.image_hw[0], described):
+    for line in report.header_lines(config, splits, results.count_parameters(state), state.image_hw[0], described):
         say(line)
     for line in finetuning.header_lines(config, start, splits.class_names, scale):
         say(line)
@@ -142,16 +123,14 @@ def train_and_evaluate(
             stopwatch=Stopwatch(began),
             check_lock=check_lock,
         )
-        run = _Run(
-            config, workdir, say, sharding, splits, dropout_key, compiled, keeper, _once(say, "note: left out: ")
-        )
+        run = Run(config, workdir, say, sharding, splits, dropout_key, compiled, keeper, _once(say, "note: left out: "))
         with advice.failures_explained(workdir, config, keeper.saved_step):
             state, progress = keeper.restore(state, say) if resume else (state, Progress())
             folder.remove_leftovers(workdir)
             files.write_whole(workdir / "config.json", config_lib.to_json(config))
             report.write_rows(workdir / "metrics.jsonl", progress.rows)
             state, progress = _train(run, state, train_set, progress)
-            summary = _test(run, state, progress)
+            summary = results.test_and_write(run, state, progress)
     say(f"all of it is in {workdir}: summary.json, curves.png, predictions.png, model.safetensors …")
     return summary
 
@@ -174,7 +153,7 @@ def _needs_statistics(config: TrainConfig) -> bool:
 
 
 def _train(
-    run: _Run, state: TrainState, train_set: Placed | Streaming, progress: Progress
+    run: Run, state: TrainState, train_set: Placed | Streaming, progress: Progress
 ) -> tuple[TrainState, Progress]:
     """The remaining epochs."""
     config, splits, keeper = run.config, run.splits, run.keeper
@@ -220,71 +199,7 @@ def _train(
     return state, progress
 
 
-def _test(run: _Run, state: TrainState, progress: Progress) -> dict[str, Any]:
-    """Tests the network and writes the results: summary, weights and pictures."""
-    config, splits, workdir, rows = run.config, run.splits, run.workdir, progress.rows
-    test_set = place(splits.test, run.sharding)
-    test, figures = _tested(run, state, progress, test_set)
-    _, ten_crops = _tested(run, state, progress, test_set, 10) if config.test_crops == 10 else (None, {})
-    summary = {
-        "dataset": splits.name,
-        "source": splits.source,
-        "model": config.model,
-        "epochs": config.num_epochs,
-        "train_size": len(splits.train),
-        "eval_size": len(splits.eval),
-        "test_size": len(splits.test),
-        "bad_images": splits.bad_images + rows[-1].unreadable + len(test.problems),
-        **figures,
-        **ten_crops,
-        "images_per_second": statistics.median(row.images_per_second for row in rows),
-        "compile_seconds": run.compiled.compile_seconds,
-        "wall_seconds": run.keeper.wall_seconds(),
-        "skipped_steps": sum(row.skipped_steps for row in rows),
-        **_waiting(rows),
-        "devices": [environment.describe_device(device) for device in placement.devices(run.sharding)],
-        "versions": environment.versions(),
-        "variables": environment.variables(),
-        "settings": settings.current(),
-        "parameters": _parameters(state),
-    }
-    names = splits.class_names
-    labels, images = test.labels, lambda indices: splits.test.take(test.index[indices]).images
-    title = f"{config.model} on {data.short_name(splits.name)}, {config.recipe}"
-    writers: tuple[Callable[[], None], ...] = (
-        lambda: save_weights(workdir / "model.safetensors", state.params, _description(config, splits, state)),
-        lambda: pictures.write_curves(workdir / "curves.png", rows, title),
-        lambda: pictures.write_predictions(workdir / "predictions.png", images, labels, test.logits, names),
-        lambda: pictures.write_confusion(workdir / "confusion.png", labels, test.logits, names),
-        lambda: filters.write_filters(workdir / "filters.png", state.params, config.model, title),
-        lambda: examples.write_examples(workdir / "examples.png", images, labels, test.logits, names),
-        lambda: examples.write_mistakes(workdir / "mistakes.png", images, labels, test.logits, names),
-        lambda: report.write_json(workdir / "summary.json", summary),
-    )
-    for write in writers:
-        run.keeper.stop_if_asked(state, progress)
-        run.keeper.check_lock()
-        write()
-    return summary
-
-
-def _tested(
-    run: _Run, state: TrainState, progress: Progress, test_set: Placed | Streaming, crops: int = 1
-) -> tuple[Evaluation, dict[str, float]]:
-    """The result on the test set, said and by its names in the summary."""
-    test = evaluate(state, test_set, functools.partial(run.keeper.stop_if_asked, state, progress), crops)
-    if not math.isfinite(test.loss):
-        raise NotFiniteError(f"the test loss is {test.loss}")
-    for problem in test.problems:
-        run.left_out(problem)
-    top5 = report.top5_accuracy(test.logits, test.labels)
-    run.say(report.test_line(test.loss, test.accuracy, top5, crops))
-    name = "test" if crops == 1 else "ten_crop_test"
-    figures = {f"{name}_loss": test.loss, f"{name}_accuracy": test.accuracy}
-    return test, figures if top5 is None else figures | {f"{name}_top5_accuracy": top5}
-
-
-def _with_learning_rate(run: _Run, state: TrainState, progress: Progress) -> tuple[TrainState, float | None]:
+def _with_learning_rate(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, float | None]:
     """The state with the learning rate of the current epoch, which follows from the finished ones; None if constant."""
     config, rows = run.config, progress.rows
     if config.schedule == "constant":
@@ -293,12 +208,6 @@ def _with_learning_rate(run: _Run, state: TrainState, progress: Progress) -> tup
     if rows and rate != rows[-1].learning_rate:
         run.say(f"learning rate {rate:g} from epoch {progress.epoch} on: the evaluation has stopped improving")
     return state.replace(opt_state=optim.with_learning_rate(state.opt_state, rate)), rate
-
-
-def _waiting(rows: Sequence[report.EpochRow]) -> dict[str, float]:
-    """The share of the training time in which the device waited for pictures; nothing where all are in memory."""
-    waited = [row.waiting_seconds for row in rows if row.waiting_seconds is not None]
-    return {"waiting_share": sum(waited) / sum(row.seconds for row in rows)} if waited else {}
 
 
 def _row(
@@ -318,10 +227,6 @@ def _row(
         waiting_seconds=tally.waited if isinstance(train_set, Streaming) else None,
         unreadable=tally.unreadable + len(evaluation.problems),
     )
-
-
-def _parameters(state: TrainState) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
 def _initial_state(
@@ -344,19 +249,3 @@ def _initial_state(
     size = NETWORKS[config.model].image_size
     # The state lies where the key does: a computation follows its arguments.
     return create_train_state(model, tx, key, (size, size, splits.train.image_shape[2]), *scale, colour_basis)
-
-
-def _description(config: TrainConfig, splits: data.Splits, state: TrainState) -> Description:
-    stored = splits.train.image_shape[0]
-    return Description(
-        model=config.model,
-        width=config.width,
-        num_classes=splits.num_classes,
-        class_names=splits.class_names,
-        dataset=splits.name,
-        image_size=state.image_hw[0],
-        input_channels=splits.train.image_shape[2],
-        mean=tuple(float(v) for v in state.mean),
-        std=tuple(float(v) for v in state.std),
-        resize=stored if stored > state.image_hw[0] else None,
-    )

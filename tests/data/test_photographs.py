@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ from jaxalex import config, data, evaluate, predict, train
 from jaxalex.data.pictures import read_picture
 from jaxalex.errors import UsageError
 from jaxalex.system import memory
+from jaxalex.training import pretrained, steps
 from jaxalex.training.progress import describe_split
 
 CLASSES = {"n01": (200, 0, 0), "n02": (0, 200, 0), "n03": (0, 0, 200)}
@@ -248,6 +250,25 @@ def test_classes_are_known_from_a_record() -> None:
         data.class_names("folder:/gone")
 
 
+def _predicts_what_the_test_saw(folder: pathlib.Path, tmp_path: pathlib.Path, capsys) -> None:
+    """A picture whose shape is that of noise: bilinear and bicubic scaling of it give other answers."""
+    noise = np.random.default_rng(0).integers(0, 256, (61, 83, 3), np.uint8)
+    picture = tmp_path / "noise.png"
+    Image.fromarray(noise).save(picture)
+    loaded = pretrained.load(tmp_path / "run", "cpu", {}, None)
+    test = read_picture(picture, 36, 3)[2:34, 2:34]
+    logits = loaded.state.apply_fn(
+        {"params": loaded.state.params},
+        steps.network_input(loaded.state.replace(central_crop=False), jax.numpy.asarray(test[None])),
+    )
+    assert predict.main([str(tmp_path / "run"), str(picture)]) == 0
+    printed = dict(re.findall(r"([\d.]+)%  (\w+)", capsys.readouterr().out))
+    wanted = 100 * np.asarray(jax.nn.softmax(logits))[0]
+    assert {name: float(share) for share, name in printed.items()} == {
+        name: pytest.approx(share, abs=0.01) for name, share in zip(("red", "green", "blue"), wanted, strict=True)
+    }
+
+
 @pytest.mark.slow
 def test_from_training_to_prediction(folder, tmp_path, capsys, monkeypatch) -> None:
     """A run remembers the classes and what it was trained on."""
@@ -282,6 +303,8 @@ def test_from_training_to_prediction(folder, tmp_path, capsys, monkeypatch) -> N
             assert command([run]) == 0
             assert answer in capsys.readouterr().out
         (tmp_path / "run" / name).unlink()
+
+    _predicts_what_the_test_saw(folder, tmp_path, capsys)
 
     shutil.copy(folder / "train" / "n03" / "0.jpg", folder / "train" / "n03" / "new.jpg")
     assert train.main(["--resume", run, "--num-epochs", "2"]) == 2
