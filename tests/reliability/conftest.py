@@ -6,6 +6,7 @@ import gc
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import pytest
 
@@ -32,6 +33,19 @@ def _own_cache_for_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A process that is killed here may leave half a compiled program, which no other test should find."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _empty_pictures() -> Iterator[None]:
+    """No test here looks at a picture, which takes longer to draw than the run to train."""
+    from matplotlib.figure import Figure
+
+    def savefig(self: Figure, file: BinaryIO, **_: object) -> None:
+        file.write(b"a picture")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
         yield
 
 
