@@ -75,6 +75,12 @@ def _strict_numerics() -> Iterator[None]:
     jax.config.update("jax_numpy_rank_promotion", before)
 
 
+@pytest.fixture(scope="session")
+def quick_programs() -> str:
+    """``XLA_FLAGS`` for a process in which only the programs' work, and not the programs, is tested."""
+    return QUICK_PROGRAMS
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _known_flags() -> Iterator[None]:
     """Commands in this process need not try `QUICK_PROGRAMS` in a process of its own, each time anew."""
