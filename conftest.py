@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# The fast tier's programs are the same arithmetic, compiled in a sixth of the time; the slow tier's are what users get.
+QUICK_PROGRAMS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK_PROGRAMS += " --xla_cpu_use_fusion_emitters=false"
 COMPILED = pathlib.Path(__file__).parent / ".pytest_cache" / "compiled"
 
 
@@ -26,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2 * 2**30)  # also has JAX lock it against other processes
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] = QUICK_PROGRAMS
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -68,6 +73,22 @@ def _strict_numerics() -> Iterator[None]:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     yield
     jax.config.update("jax_numpy_rank_promotion", before)
+
+
+@pytest.fixture(scope="session")
+def quick_programs() -> str:
+    """``XLA_FLAGS`` for a process in which only the programs' work, and not the programs, is tested."""
+    return QUICK_PROGRAMS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _known_flags() -> Iterator[None]:
+    """Commands in this process need not try `QUICK_PROGRAMS` in a process of its own, each time anew."""
+    from jaxalex.system import settings
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "_check_xla_flags", lambda: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,6 +17,8 @@ from jaxalex.training import steps
 # The same arithmetic in a third of the time: with these, XLA hardly spends any on making small programs fast.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
+_SLOW = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _float64():
@@ -61,7 +63,14 @@ def _same(
 
 # (kernel, stride, padding) of every convolution in the networks, and a few that none has.
 @pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (11, 4, 2), (7, 1, 6), (3, 2, 0), (1, 1, 0), (2, 3, 1)]
+    ("size", "stride", "padding"),
+    [
+        (3, 1, 1),
+        (5, 1, 2),
+        (11, 4, 2),
+        (2, 3, 1),
+        *(pytest.param(*one, marks=_SLOW) for one in [(7, 1, 6), (3, 2, 0), (1, 1, 0)]),
+    ],
 )
 # On the CPU the number of channels decides how it is computed.
 @pytest.mark.parametrize("channels", [3, 17])
@@ -73,7 +82,7 @@ def test_conv2d_equals_plain(size: int, stride: int, padding: int, channels: int
 
 
 @pytest.mark.parametrize(("size", "padding"), [(3, 1), (5, 2)])
-@pytest.mark.parametrize("batch", [1, 2, 6])
+@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=_SLOW), 6])
 def test_conv2d_of_few_tiles_equals_plain(size: int, padding: int, batch: int) -> None:
     """On the CPU the number of tiles of 2×2 outputs decides as well: 9, 18 and 54 of them."""
     keys = jax.random.split(jax.random.key(size), 3)
@@ -124,7 +133,9 @@ def test_conv2d_by_hand() -> None:
     assert out[0, :, :, 0].tolist() == [[40.0, 51.0]]
 
 
-@pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (3, 3), (2, 1)])
+@pytest.mark.parametrize(
+    ("window", "stride"), [(3, 2), (2, 1), *(pytest.param(*one, marks=_SLOW) for one in [(2, 2), (3, 3)])]
+)
 def test_max_pool_equals_plain(window: int, stride: int) -> None:
     # Distinct values: where there are ties, PyTorch's rule decides and not XLA's.
     x = jax.random.permutation(jax.random.key(window), 2 * 11 * 8 * 3).reshape(2, 11, 8, 3).astype(jnp.float64)
@@ -178,7 +189,9 @@ def test_adaptive_avg_pool_by_hand() -> None:
     assert layers.adaptive_avg_pool(x, 7).shape == (1, 7, 7, 2)
 
 
-@pytest.mark.parametrize(("batch", "parts"), [(1, 1), (8, 1), (8, 2), (7, 2), (7, 7)])
+@pytest.mark.parametrize(
+    ("batch", "parts"), [(1, 1), (7, 2), *(pytest.param(*one, marks=_SLOW) for one in [(8, 1), (8, 2), (7, 7)])]
+)
 def test_winograd_by_parts_of_a_batch(monkeypatch: pytest.MonkeyPatch, batch: int, parts: int) -> None:
     """Parts of one size, and such that the last one must be filled up."""
     numbers = batch * 4 * 3 * 16 * (4 + 5)  # images, tiles, points, channels

@@ -6,6 +6,7 @@ import gc
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import pytest
 
@@ -27,11 +28,30 @@ def _nothing_left_for_later_tests() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache_for_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache_for_processes(_cache: pathlib.Path) -> Iterator[None]:
     """A process that is killed here may leave half a compiled program, which no other test should find."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(_cache))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_pictures(unbroken: pathlib.Path) -> Iterator[None]:
+    """The pictures of a run take longer to draw than its network to train: those of `unbroken` are the only real ones."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def savefig(self: Figure, file: BinaryIO, format: str) -> None:
+        Image.new("RGB", (50, 40), "white").save(file, format)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
         yield
 
 

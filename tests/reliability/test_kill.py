@@ -12,8 +12,6 @@ import pytest
 from jaxalex import train
 from reliability.runs import SMALL, assert_same, start, wait_for
 
-EPOCHS = "8"
-
 
 def _names(run: pathlib.Path) -> set[str]:
     """Names in the folder of checkpoints."""
@@ -21,11 +19,13 @@ def _names(run: pathlib.Path) -> set[str]:
 
 
 # How many kills, how many of them must hit the run, and how many a checkpoint that is being written.
-@pytest.mark.parametrize(("kills", "hits", "halves"), [(2, 1, 0), pytest.param(6, 4, 1, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path, kills: int, hits: int, halves: int) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "kills", "hits", "halves"), [(3, 2, 1, 0), pytest.param(8, 6, 4, 1, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments(tmp_path, epochs: int, kills: int, hits: int, halves: int) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     # A checkpoint every second step: most of the time goes into writing them.
-    flags = [*SMALL, "--checkpoint-every", "2", "--num-epochs", EPOCHS]
+    flags = [*SMALL, "--checkpoint-every", "2", "--num-epochs", str(epochs)]
     assert train.main([*flags, "--workdir", str(whole)]) == 0
     rng = random.Random(5)
     killed = written_in_part = 0

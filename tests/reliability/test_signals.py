@@ -39,8 +39,9 @@ def test_while_it_imports(tmp_path, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_while_it_compiles(tmp_path, number: signal.Signals) -> None:
+def test_while_it_compiles(tmp_path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """The main thread is inside XLA then, where no Python handler can run, and it must not be torn down under XLA."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # it must take a while
     flags = ["--dataset", "digits", "--model", "paper", "--width", "0.2", "--compilation-cache", "off"]
     with start(*flags, "--workdir", str(tmp_path / "run")) as process:
         wait_for(process, "training")
