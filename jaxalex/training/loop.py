@@ -131,7 +131,7 @@ def train_and_evaluate(
             report.write_rows(workdir / "metrics.jsonl", progress.rows)
             state, progress = _train(run, state, train_set, progress)
             summary = results.test_and_write(run, state, progress)
-    say(f"all of it is in {workdir}: summary.json, curves.png, predictions.png, model.safetensors …")
+    say(f"all of it is in {workdir}: summary.json, model.safetensors, curves.png, examples.png …")
     return summary
 
 
