@@ -43,7 +43,7 @@ def _own_cache_for_processes(_cache: pathlib.Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_pictures(unbroken: pathlib.Path) -> Iterator[None]:
-    """The pictures of a run take longer to draw than its network to train: only those of `unbroken` are real."""
+    """Pictures take longer to draw than these networks to train: those of `unbroken` are the only real ones."""
     from matplotlib.figure import Figure
     from PIL import Image
 
