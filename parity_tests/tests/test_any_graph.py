@@ -297,7 +297,14 @@ class TorchDropped(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("rank", "kind"), [(0, nn.Dropout), (1, nn.Dropout1d), (2, nn.Dropout2d), (3, nn.Dropout3d)], ids=str
+    ("rank", "kind"),
+    [
+        (0, nn.Dropout),
+        pytest.param(1, nn.Dropout1d, marks=pytest.mark.slow),
+        (2, nn.Dropout2d),
+        pytest.param(3, nn.Dropout3d, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_dropouts_of_every_rank(rank: int, kind: type[nn.Module]):
     x = RNG.standard_normal((*(5, 4, 6, 7)[: rank + 1], 3)).astype(np.float32)
@@ -608,7 +615,7 @@ class TorchRecurrent(nn.Module):
     [
         (fnn.OptimizedLSTMCell, nn.LSTM),
         pytest.param(fnn.LSTMCell, nn.LSTM, marks=pytest.mark.slow),
-        (fnn.GRUCell, nn.GRU),
+        pytest.param(fnn.GRUCell, nn.GRU, marks=pytest.mark.slow),
         (fnn.SimpleCell, nn.RNN),
     ],
 )
@@ -700,7 +707,7 @@ class TorchScanned(nn.Module):
         return self.head(self.blocks(x))
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_loop_over_layers_is_one_stage(remat: bool):
     table = {
         "blocks.fc.kernel": Stack(tuple(DenseKernel(f"blocks.{i}.fc.weight") for i in range(3))),

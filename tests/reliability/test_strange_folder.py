@@ -59,7 +59,7 @@ def _refused(capsys, code: int) -> str:
     return error
 
 
-@pytest.mark.parametrize("what", ["link", "pipe"])
+@pytest.mark.parametrize("what", ["link", pytest.param("pipe", marks=pytest.mark.slow)])
 def test_what_lies_under_a_temporary_name_is_left_alone(copy, victim, what: str) -> None:
     run = copy()
     for name in ("config.json", "metrics.jsonl", "model.safetensors", "summary.json", "curves.png"):
@@ -149,7 +149,7 @@ def test_a_run_begins_where_another_was_killed_before_it_began(tmp_path) -> None
     assert not left.exists()
 
 
-@pytest.mark.parametrize("then", ["removed", "another's"])
+@pytest.mark.parametrize("then", [pytest.param("removed", marks=pytest.mark.slow), "another's"])
 def test_a_run_whose_lock_is_taken_away_stops(tmp_path, then: str) -> None:
     run = tmp_path / "run"
 

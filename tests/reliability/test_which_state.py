@@ -98,7 +98,14 @@ def test_damaged_checkpoints_give_way(copy: Copy, unbroken: pathlib.Path, capsys
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("summary", [None, "{", "[]", '{"epochs": 3}', '{"epochs": 1000000, "train_size": 90}'])
+@pytest.mark.parametrize(
+    "summary",
+    [
+        None,
+        *(pytest.param(text, marks=pytest.mark.slow) for text in ("{", "[]", '{"epochs": 3}')),
+        '{"epochs": 1000000, "train_size": 90}',
+    ],
+)
 def test_a_summary_that_does_not_tell(copy: Copy, unbroken: pathlib.Path, summary: str | None, capsys) -> None:
     run = copy()
     (run / "summary.json").unlink()
@@ -112,7 +119,7 @@ def test_a_summary_that_does_not_tell(copy: Copy, unbroken: pathlib.Path, summar
     assert _evaluated(capsys, run) == (f"network    {run / 'model.safetensors'}", expected)
 
 
-@pytest.mark.parametrize("normalize", ["half", "dataset"])
+@pytest.mark.parametrize("normalize", [pytest.param("half", marks=pytest.mark.slow), "dataset"])
 def test_a_run_that_never_finished(tmp_path, normalize: str, capsys) -> None:
     run = tmp_path / "run"
 
