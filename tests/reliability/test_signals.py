@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from jaxalex import train
 from jaxalex.errors import Stopped
 from jaxalex.system import interrupt
-from jaxalex.training import loop
+from jaxalex.training import loop, results
 from reliability.runs import SMALL, assert_same, small, start, stop, wait_for
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -26,12 +27,21 @@ def _said(number: signal.Signals) -> str:
     return "error: stopped by " + ("Ctrl-C" if number == signal.SIGINT else number.name)
 
 
+def _listens(process: subprocess.Popen[str]) -> bool:
+    """Whether the command has taken over the signals: to SIGTERM Python itself has no handler."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", pathlib.Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    assert caught
+    return bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in _SIGNALS[1:])]
 )
 def test_while_it_imports(tmp_path, number: signal.Signals) -> None:
     with start(*SMALL, "--workdir", str(tmp_path / "run")) as process:
-        time.sleep(0.6)
+        while not _listens(process):
+            time.sleep(0.01)
+        time.sleep(0.3)
         code, error, seconds = stop(process, number)
     assert (code, error) == (128 + number, _said(number) + "\n")
     assert seconds < 5
@@ -103,13 +113,13 @@ def test_a_second_signal_ends_it_at_once() -> None:
 def test_while_the_results_are_written(tmp_path, monkeypatch, unbroken) -> None:
     """Nothing is lost: the run stops, and a resume writes them all."""
     run = tmp_path / "run"
-    write = loop.pictures.write_curves
+    write = results.pictures.write_curves
 
     def signalled(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         write(*arguments)
 
-    monkeypatch.setattr(loop.pictures, "write_curves", signalled)
+    monkeypatch.setattr(results.pictures, "write_curves", signalled)
     with pytest.raises(Stopped, match="the run is saved up to step 36"):
         loop.train_and_evaluate(small(), run, say=lambda line: None)
     monkeypatch.undo()
