@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from jaxalex import config, evaluate, predict, train
 from jaxalex.training import report, steps
 
-SMALL = ["--recipe", "quickstart", "--width", "0.1", "--limit-eval", "90"]
+SMALL = ["--recipe", "quickstart", "--width", "0.05", "--limit-eval", "90"]
 EPOCH = (
     r"\[Epoch +{n}\] train_loss: \d+\.\d{{3}} train_acc: \d+\.\d{{3}}% eval_loss: \d+\.\d{{3}} eval_acc: \d+\.\d{{3}}%"
 )
@@ -83,7 +83,7 @@ def test_what_training_leaves(run) -> None:
             assert min(picture.size) > (200 if name == "filters.png" else 400)
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 20, "not an empty page"
     saved = config.from_dict(json.loads((workdir / "config.json").read_text()))
-    assert saved == config.from_recipe("quickstart", {"width": 0.1, "limit_eval": 90, "num_epochs": 3})
+    assert saved == config.from_recipe("quickstart", {"width": 0.05, "limit_eval": 90, "num_epochs": 3})
     best = max(rows, key=lambda row: row["eval_accuracy"])["epoch"]
     kept = {int(folder.name) for folder in (workdir / "checkpoints").iterdir()}
     assert kept == {36 * best, 72, 108}  # the best and the last two, by their number of steps
@@ -93,8 +93,8 @@ def test_the_weights_file_is_a_plain_state_dict(run) -> None:
     workdir, _ = run
     with safe_open(workdir / "model.safetensors", framework="numpy") as file:
         names, metadata = sorted(file.keys()), file.metadata()
-        assert file.get_tensor("conv1.0.weight").shape == (6, 3, 3, 3)
-        assert file.get_tensor("fc1.1.weight").shape == (410, 26 * 4 * 4)
+        assert file.get_tensor("conv1.0.weight").shape == (3, 3, 3, 3)
+        assert file.get_tensor("fc1.1.weight").shape == (205, 13 * 4 * 4)
     assert names == sorted(
         [f"conv{n}.0.{part}" for n in range(1, 6) for part in ("weight", "bias")]
         + [f"{name}.{part}" for name in ("fc1.1", "fc2.0", "fc3.0") for part in ("weight", "bias")]
@@ -137,12 +137,12 @@ def test_evaluate_weights_without_a_description(run, tmp_path, capsys) -> None:
     assert evaluate.main([str(bare)]) == 2
     assert "give --model --dataset --normalize" in capsys.readouterr().err
     flags = ["--model", "cifar10", "--dataset", "digits", "--normalize", "half", "--limit-eval", "90"]
-    assert evaluate.main([str(bare), *flags, "--width", "0.1"]) == 0
+    assert evaluate.main([str(bare), *flags, "--width", "0.05"]) == 0
     assert capsys.readouterr().out.strip() in run[1]
     assert evaluate.main([str(bare), *flags]) == 2  # another width: every shape is named
     error = capsys.readouterr().err
-    assert "conv1.0.weight: expected (64, 3, 3, 3), found (6, 3, 3, 3)" in error
-    assert "fc3.0.weight: expected (10, 4096), found (10, 410)" in error
+    assert "conv1.0.weight: expected (64, 3, 3, 3), found (3, 3, 3, 3)" in error
+    assert "fc3.0.weight: expected (10, 4096), found (10, 205)" in error
 
 
 def test_predict(run, tmp_path, capsys) -> None:
