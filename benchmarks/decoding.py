@@ -25,8 +25,6 @@ from jaxalex.system import environment
 _AT_ONCE = 32  # pictures to a task, and to a batch of the loader
 _WARM_UP = 8  # tasks before the clock starts
 _LOADER = "the loader of training"
-# By name, the module that must be installed.
-_DECODERS = {"Pillow": "PIL", "simplejpeg": "simplejpeg", "OpenCV": "cv2", "torchvision": "torchvision"}
 
 Decoder = Callable[[bytes], Any]
 
@@ -65,13 +63,19 @@ def _torchvision() -> Decoder:
     return decode
 
 
-_MAKE = {"Pillow": _pillow, "simplejpeg": _simplejpeg, "OpenCV": _opencv, "torchvision": _torchvision}
+# By name, the module that must be installed, and what makes the decoder.
+_DECODERS: dict[str, tuple[str, Callable[[], Decoder]]] = {
+    "Pillow": ("PIL", _pillow),
+    "simplejpeg": ("simplejpeg", _simplejpeg),
+    "OpenCV": ("cv2", _opencv),
+    "torchvision": ("torchvision", _torchvision),
+}
 
 
 def _bare(name: str, paths: Sequence[pathlib.Path]) -> float:
     """Pictures a second of one decoder."""
     warnings.simplefilter("ignore")  # torchvision's decoders are deprecated, and say so
-    decoder = _MAKE[name]()
+    decoder = _DECODERS[name][1]()
     tasks = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
 
     def decode(some: Sequence[pathlib.Path]) -> None:
@@ -116,7 +120,7 @@ def measure(folder: pathlib.Path, image_size: int, repeats: int) -> dict[str, An
     paths = sorted(path for path in (folder / "train").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if len(paths) < _AT_ONCE:
         raise UsageError(f"{folder}: needs at least {_AT_ONCE} pictures in train that end in .jpg or .jpeg")
-    names = [name for name, module in _DECODERS.items() if importlib.util.find_spec(module)]
+    names = [name for name, (module, _) in _DECODERS.items() if importlib.util.find_spec(module)]
     rates: dict[str, list[float]] = {name: [] for name in (*names, _LOADER)}
     for _ in range(repeats):
         for name, found in rates.items():

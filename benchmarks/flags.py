@@ -13,6 +13,7 @@ from jaxalex.system import files
 # By flag, the smallest and the largest value that makes sense; where a flag is not given, nothing is checked.
 _LIMITS: Mapping[str, tuple[float, float]] = {
     "batch_size": (1, 1_000_000),
+    "image_size": (1, 4096),
     "limit_eval": (1, 10**9),
     "limit_train": (1, 10**9),
     "memory_limit": (1, 10**9),

@@ -229,7 +229,7 @@ def _recipe_values(recipe: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's values with ``overrides`` on top."""
     values = RECIPES[recipe]
     if values.get("normalize") == "mean" and overrides.get("init", values["init"]) != values["init"]:
-        # The scale of 255 belongs to the paper's small kernels; from every other initialisation it ends in NaN.
+        # The scale of 255 belongs to the paper's small kernels; from Flax's a run on photographs ended in NaN at once.
         values = values | {"normalize": "dataset"}
     return {**values, **overrides}
 

@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RunError(f"{loaded.file}: {NOT_FINITE}")
         if loaded.config:
             print(f"network    {loaded.file}" + (f": {loaded.when}" if loaded.when else ""))
+        for problem in results[1].problems:
+            print(f"note: left out: {problem}", file=sys.stderr)
         for number, result in results.items():
             top5 = report.top5_accuracy(result.logits, result.labels)
             print(report.test_line(result.loss, result.accuracy, top5, number))

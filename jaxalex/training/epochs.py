@@ -16,6 +16,7 @@ from jaxalex.errors import NotFiniteError, RunError, UsageError
 from jaxalex.system import memory, settings
 from jaxalex.training import placement, steps
 from jaxalex.training.placement import Dispatch, Placed, Streaming
+from jaxalex.training.report import ADDED
 from jaxalex.training.state import TrainState
 
 # Fixed, so that an evaluation after training runs the same program as one during training, with the same result.
@@ -24,8 +25,6 @@ EVAL_BATCH_SIZE = 200
 # a millisecond, and dispatching each one from Python would be the bottleneck.
 _STEPS_PER_DISPATCH = {"cpu": 1}
 _STEPS_PER_DISPATCH_ELSEWHERE = 50
-# Of a field that the first checkpoints did not have: where it is missing, it had its default's value.
-_ADDED = {"added": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Tally:
     count: float = 0.0
     skipped: int = 0
     seconds: float = 0.0
-    waited: float = dataclasses.field(default=0.0, metadata=_ADDED)
-    unreadable: int = dataclasses.field(default=0, metadata=_ADDED)
+    waited: float = dataclasses.field(default=0.0, metadata=ADDED)
+    unreadable: int = dataclasses.field(default=0, metadata=ADDED)
 
     @property
     def loss(self) -> float:

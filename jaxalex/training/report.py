@@ -17,6 +17,8 @@ from jaxalex.system import environment, files
 
 # The trainer speaks up when the mean loss has stayed within 1 % of ln(classes) for this many steps.
 _PLATEAU_STEPS = 100
+# Of a field that the first checkpoints did not have: where it is missing, it had its default's value.
+ADDED = {"added": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class EpochRow:
     skipped_steps: int = 0
     learning_rate: float | None = None
     waiting_seconds: float | None = None
-    unreadable: int = dataclasses.field(default=0, metadata={"added": True})
+    unreadable: int = dataclasses.field(default=0, metadata=ADDED)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, without those that are None, and without a count of no unreadable pictures."""

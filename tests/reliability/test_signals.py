@@ -40,6 +40,7 @@ def _listens(process: subprocess.Popen[str]) -> bool:
 def test_while_it_imports(tmp_path, number: signal.Signals) -> None:
     with start(*SMALL, "--workdir", str(tmp_path / "run")) as process:
         while not _listens(process):
+            assert process.poll() is None
             time.sleep(0.01)
         time.sleep(0.3)
         code, error, seconds = stop(process, number)

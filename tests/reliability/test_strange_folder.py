@@ -22,8 +22,8 @@ from reliability import fuzz, strange
 from reliability.reader import Reader
 from reliability.runs import SMALL, assert_same, small
 
-_OWN = ("config.json", "metrics.jsonl", "summary.json", "model.safetensors", ".lock", "checkpoints")
-_OWN = (*_OWN, "curves.png", "filters.png", "examples.png", "mistakes.png")
+_PICTURES = ("curves.png", "filters.png", "examples.png", "mistakes.png")
+_OWN = ("config.json", "metrics.jsonl", "summary.json", "model.safetensors", ".lock", "checkpoints", *_PICTURES)
 _INSIDE = ("checkpoints/36", "checkpoints/36/record.json", "checkpoints/36/state", "checkpoints/notes")
 
 

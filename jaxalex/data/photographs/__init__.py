@@ -19,6 +19,7 @@ from jaxalex.system import memory
 if TYPE_CHECKING:
     import numpy as np
 
+_Chosen = dict[str, tuple[str, "np.ndarray"]]  # by split: which part, and which of its pictures
 _FIXED_SEED = 0  # of what must not depend on the run's own seed
 
 
@@ -59,13 +60,12 @@ def load(
         split: (part, indices[: 0 if only_test and split != "test" else limits[split]])
         for split, (part, indices) in chosen.items()
     }
-    needed = sum(len(indices) for _, indices in chosen.values()) * image_size * image_size * 3
+    count = sum(len(indices) for _, indices in chosen.values())
+    needed = count * image_size * image_size * 3
     if room is not None and needed > room:
         return _streamed(encoded, chosen, told, image_size, skip_bad, workers)
+    _check_memory(f"{encoded.name}: its {count:,} pictures of {image_size}x{image_size}", needed)
     return _decoded(encoded, chosen, told, image_size, skip_bad, notify)
-
-
-_Chosen = dict[str, tuple[str, "np.ndarray"]]  # by split: which part, and which of its pictures
 
 
 def _streamed(
@@ -90,7 +90,6 @@ def _decoded(
 ) -> Splits[Any]:
     from jaxalex.data.photographs.decoding import decode
 
-    _check_memory(encoded.name, sum(len(indices) for _, indices in chosen.values()), image_size)
     decoded: dict[str, Images] = {}
     bad: list[str] = []
     for split, (part, indices) in chosen.items():
@@ -148,16 +147,16 @@ def _choose(sizes: dict[str, int], seed: int) -> tuple[_Chosen, str]:
     return chosen, f"a fifth of train is eval, {part} is test"
 
 
-def _check_memory(name: str, count: int, image_size: int) -> None:
+def _check_memory(what: str, needed: int) -> None:
     """Refuses what does not fit into memory, before any of it is decoded.
 
     Raises:
       UsageError: the message says how much is needed and how much is free.
     """
-    needed, free = count * image_size * image_size * 3, memory.free_host_bytes()
+    free = memory.free_host_bytes()
     if free is not None and needed > free:
         raise UsageError(
-            f"{name}: its {count:,} pictures of {image_size}x{image_size} are kept in memory and need "
+            f"{what} are kept in memory and need "
             f"{memory.gigabytes(needed)}, {memory.gigabytes(free)} are free: use --keep-decoded auto, or fewer of them "
             "with --limit-train and --limit-eval"
         )
