@@ -10,8 +10,8 @@ usage() {
   cat <<'TEXT'
 usage: benchmarks/gpu.sh parity|throughput|train|all [OUT] [--data-dir DIR] [--device cpu|gpu] [--quick]
 
-  parity       the GPU parity suite, both networks            OUT/parity-cifar10.json, OUT/parity-paper.json
-  throughput   JAX beside PyTorch, both networks              OUT/throughput.json, OUT/throughput.html
+  parity       the GPU parity suite, the four networks        OUT/parity-MODEL.json
+  throughput   JAX beside PyTorch, cifar10 and paper         OUT/throughput.json, OUT/throughput.html
   train        the 20-epoch baseline in both frameworks       OUT/train.json, if CIFAR-10 is at hand
   all          one after the other
 
@@ -75,7 +75,7 @@ parity() {
   begin_stage parity
   local status=0 model
   local -a flags
-  for model in cifar10 paper; do
+  for model in cifar10 paper original torchvision; do
     if [ -s "$out/parity-$model.json" ]; then echo "parity-$model.json is there already"; continue; fi
     flags=(--no-faults)
     [ -z "$quick" ] || flags+=(--width 0.03 --steps 1 --batch-size 1 --dtype float32)

@@ -52,7 +52,8 @@ def _main(argv: Sequence[str] | None) -> None:
 
     torch_device = _use_device(args.device)
     full_float32()
-    start, results = time.perf_counter(), {}
+    start, results, whole = time.perf_counter(), {}, {}
+    arguments = {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in vars(args).items()}
     for model in NETWORKS if args.model == "all" else (args.model,):
         case = Case(model, args.width, args.batch_size)
         steps = args.steps or (100 if model == "cifar10" else 20)
@@ -65,11 +66,11 @@ def _main(argv: Sequence[str] | None) -> None:
         _progress("")
         print(screen.summary(model, result), end="\n\n", flush=True)
         results[model] = result
-    arguments = {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in vars(args).items()}
-    whole = document.to_dict(results, environment(arguments, time.perf_counter() - start, torch_device))
-    text = document.write(whole, args.out) if args.out else document.text(whole)
-    if args.json:
-        args.json.write_text(text)
+        # Written after each network: what is proven is not lost if the next one is stopped.
+        whole = document.to_dict(results, environment(arguments, time.perf_counter() - start, torch_device))
+        text = document.write(whole, args.out) if args.out else document.text(whole)
+        if args.json:
+            args.json.write_text(text)
     if not whole["passed"]:
         raise RunError("parity does not hold: " + ", ".join(name for name, r in results.items() if not r.passed))
     print("Parity holds.")

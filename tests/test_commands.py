@@ -295,6 +295,7 @@ def test_the_plateau_is_said_once_with_what_helps(tmp_path, capsys) -> None:
     assert len(lines) == 1
     assert "ln(10) = 2.303" in lines[0]
     assert "--init flax" in lines[0]
+    assert "--init" not in report.plateau_hint(None, 10), "a run from a file of weights has no --init"
 
 
 def test_auto_says_that_it_is_not_cifar10(tmp_path, capsys) -> None:

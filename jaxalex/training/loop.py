@@ -194,7 +194,7 @@ def _train(
         keeper.check_lock()
         report.append_row(run.workdir / "metrics.jsonl", row)
         if report.reaches_plateau(progress.rows, len(indices), splits.num_classes):
-            run.say(report.plateau_hint(config.init, splits.num_classes))
+            run.say(report.plateau_hint(None if config.weights else config.init, splits.num_classes))
         keeper.stop_if_asked(state, progress)
     return state, progress
 

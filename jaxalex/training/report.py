@@ -158,11 +158,11 @@ def reaches_plateau(rows: Sequence[EpochRow], steps_per_epoch: int, num_classes:
     return _PLATEAU_STEPS <= stayed < _PLATEAU_STEPS + steps_per_epoch
 
 
-def plateau_hint(init: str, num_classes: int) -> str:
+def plateau_hint(init: str | None, num_classes: int) -> str:
     """The line for a run whose loss stays at ln(classes): why, and what to do.
 
     Args:
-      init: the run's initialisation.
+      init: the run's initialisation; None for a run that started from a file of weights.
       num_classes: number of classes.
     """
     if init == "torch":
@@ -170,7 +170,7 @@ def plateau_hint(init: str, num_classes: int) -> str:
         what = "wait, or use --init flax"
     else:
         why = "the network has not begun to learn"
-        what = "try --init flax, or another --learning-rate"
+        what = "try another --learning-rate" if init is None else "try --init flax, or another --learning-rate"
     return f"note: the loss still sits at ln({num_classes}) = {math.log(num_classes):.3f}. {why}: {what}."
 
 

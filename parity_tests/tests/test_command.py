@@ -18,6 +18,8 @@ from parity_tests.faults.bench import quick_programs
 @pytest.mark.slow
 def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(suite, "programs", lambda case, device: quick_programs(case))
+    run, results = suite.run, []
+    monkeypatch.setattr(suite, "run", lambda *args: results.append(run(*args)) or results[0])
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     flags = ["--width", "0.0625", "--steps", "3", "--no-faults", "--out", str(out), "--json", str(copy)]
     assert command.main(["--model", "cifar10", *flags]) == 0
@@ -36,6 +38,16 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys, monkeypatch)
     assert {"torch", "jax"} <= set(report["environment"]["versions"])
     levels = {one["level"] for one in model["checks"]}
     assert levels == {"shapes", "forward", "gradients", "dropout", "optimizer", "training", "data", "initialisers"}
+
+    def stopped_at_the_second(case, *args):
+        if case.model != "cifar10":
+            raise KeyboardInterrupt
+        return results[0]
+
+    monkeypatch.setattr(suite, "run", stopped_at_the_second)
+    stopped = tmp_path / "stopped"
+    assert command.main([*flags[:-4], "--out", str(stopped)]) == 130
+    assert list(json.loads((stopped / "report.json").read_text())["models"]) == ["cifar10"]
 
 
 @pytest.mark.slow

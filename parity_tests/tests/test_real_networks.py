@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as fnn
 import jax
@@ -18,11 +17,16 @@ from netparity.results import Check
 from parity_tests.ports.cases import FULL, SMALL, Case
 
 BIASED = "biased running variance"
+# Those that are quick at the published size, where the slow tier compares them;
+# python -m parity_tests.ports --full compares all.
+PUBLISHED = {name: FULL[name] for name in ("alexnet", "resnet18", "vit_b_16", "lstm")}
+CASES = {
+    "lenet5": SMALL["lenet5"],
+    "lstm": SMALL["lstm"],
+    **{name: case for name, case in SMALL.items() if name not in PUBLISHED},
+    **{f"{name}, full": case for name, case in PUBLISHED.items()},
+}
 FAST = ("lenet5", "lstm")
-
-
-def _tiered(names: Any) -> list[Any]:
-    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def _compared(case: Case) -> Comparison:
@@ -33,9 +37,11 @@ def _compared(case: Case) -> Comparison:
     return compare(linen(*case.jax()), case.torch(), inputs, labels=labels, name=case.name, allow=allow)
 
 
-@pytest.mark.parametrize("name", _tiered(SMALL))
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_a_natural_port_passes_as_it_is(name):
-    case = SMALL[name]
+    case = CASES[name]
     result = _compared(case)
     assert result.passed, result.failures
     assert result.conventions == []
@@ -44,15 +50,6 @@ def test_a_natural_port_passes_as_it_is(name):
     _, variables = case.jax()
     assert bool(state) == ("batch_stats" in variables)
     assert any(one.note.startswith(f"JAX keeps the {BIASED}") for one in result.checks) == case.allow_biased_variance
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["alexnet", "resnet18", "vit_b_16", "lstm"]
-)  # python -m parity_tests.ports --full: all
-def test_a_port_of_the_published_size_passes_as_it_is(name):
-    result = _compared(FULL[name])
-    assert result.passed, result.failures
 
 
 class _KeepsBiased(fnn.Module):

@@ -119,10 +119,10 @@ def test_command_lines_in_one_process(place, capsys) -> None:
     for seed in range(COMMAND_LINES):
         command, words = _command_lines(seed)
         computed = os.times().user
-        signal.alarm(300)  # somebody else may have the processor; the real bound is the time it computes
+        signal.alarm(600)  # somebody else may have the processor; the real bound is the time it computes
         code = _MAINS[command](words)
         signal.alarm(0)
-        assert os.times().user - computed < 20, f"{command} {words} computed too long"
+        assert os.times().user - computed < 120, f"{command} {words} computed too long"
         error = capsys.readouterr().err
         codes.append(code)
         assert code in (0, 1, 2), f"{command} {words}: {code}"
