@@ -39,7 +39,8 @@ test: setup
 
 test-all: setup
 	$(PYTEST)
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not users_programs"
+	$(PYTEST) -m "slow and users_programs"
 
 # What was measured replaces the files in RESULTS and the tables of the pages made from them.
 RESULTS = benchmarks/results

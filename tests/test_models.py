@@ -177,6 +177,7 @@ def test_capture_names_every_intermediate_in_order() -> None:
     np.testing.assert_array_equal(logits, seen["fc3"])
 
 
+@pytest.mark.users_programs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", "paper"])
 def test_the_faster_order_is_the_same_function(name: str) -> None:

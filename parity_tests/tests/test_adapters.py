@@ -27,6 +27,8 @@ from netparity.jax_side import JaxSide
 from netparity.widening import widened
 from parity_tests.ports import cases_others
 
+pytestmark = pytest.mark.users_programs
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((5, 6, 8, 3)).astype(np.float32)
 VECTORS = RNG.standard_normal((5, 7)).astype(np.float32)

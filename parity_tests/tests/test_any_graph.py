@@ -19,6 +19,8 @@ import netparity
 from netparity import DenseKernel, ParityError, Same, Stack
 from parity_tests.tests.pairs import fails, linen, passes, redrawn
 
+pytestmark = pytest.mark.users_programs
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((5, 4, 6, 3)).astype(np.float32)
 VECTORS = RNG.standard_normal((5, 6)).astype(np.float32)

@@ -23,6 +23,8 @@ from netparity.results import Check
 from netparity.table import Entry
 from parity_tests.tests.pairs import FLOAT64, fails, linen, passes, redrawn
 
+pytestmark = pytest.mark.users_programs
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((5, 4, 6, 3)).astype(np.float32)
 VECTORS = RNG.standard_normal((5, 6)).astype(np.float32)

@@ -19,7 +19,12 @@ from parity_tests.faults.bench import quick_programs
 def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(suite, "programs", lambda case, device: quick_programs(case))
     run, results = suite.run, []
-    monkeypatch.setattr(suite, "run", lambda *args: results.append(run(*args)) or results[0])
+
+    def kept(*args):
+        results.append(run(*args))
+        return results[-1]
+
+    monkeypatch.setattr(suite, "run", kept)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     flags = ["--width", "0.0625", "--steps", "3", "--no-faults", "--out", str(out), "--json", str(copy)]
     assert command.main(["--model", "cifar10", *flags]) == 0

@@ -18,6 +18,8 @@ from torch import nn
 
 from netparity import ConvKernel, DenseKernel, JaxNetwork, Result, Same, compare, function
 
+pytestmark = pytest.mark.users_programs
+
 
 class _ChannelsLastNorm(nn.LayerNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:

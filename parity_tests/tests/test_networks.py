@@ -16,6 +16,8 @@ from parity_tests.alexnet.networks import Case, make_inputs
 from parity_tests.alexnet.programs import programs
 from parity_tests.faults.bench import quick_programs
 
+pytestmark = pytest.mark.users_programs
+
 STAGES = {"cifar10": 20, "paper": 20, "original": 22, "torchvision": 21}
 
 

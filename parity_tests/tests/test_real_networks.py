@@ -16,6 +16,8 @@ from netparity import Comparison, compare, linen
 from netparity.results import Check
 from parity_tests.ports.cases import FULL, SMALL, Case
 
+pytestmark = pytest.mark.users_programs
+
 BIASED = "biased running variance"
 # Those that are quick at the published size, where the slow tier compares them;
 # python -m parity_tests.ports --full compares all.
