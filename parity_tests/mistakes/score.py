@@ -168,7 +168,7 @@ def score(
     """Plants mistakes, and compares the right networks with several seeds and with what changes nothing.
 
     Args:
-      mistakes: sorted by their networks, since these share what is compiled.
+      mistakes: any of the catalogue; they are planted network by network.
       networks: the right ones.
       seeds: of the right networks' batches.
       progress: gets a line when something begins.
@@ -177,21 +177,24 @@ def score(
     Returns:
       what ``--json`` writes.
     """
-    bench, outcomes = Bench(), []
-    for number, mistake in enumerate(mistakes, start=1):
-        progress(f"mistake {number} of {len(mistakes)}: {mistake.network}: {mistake.name}")
-        outcomes.append(plant(mistake, bench))
-        each(row(outcomes[-1]))
-    refused, harmless = [], []
-    for network in networks:
-        for seed in range(seeds):
-            progress(f"right: {network.name}, seed {seed}")
-            result = compared(bench.setup(network, seed))
-            if not result.passed:
-                refused.append({"network": network.name, "seed": seed, "diagnosis": result.diagnosis})
-        for change in HARMLESS:
-            if change.network == network.name:
-                progress(f"harmless: {network.name}: {change.name}")
+    bench = Bench()
+    outcomes: list[Outcome] = []
+    refused: list[dict[str, Any]] = []
+    harmless: list[dict[str, Any]] = []
+    names = dict.fromkeys([mistake.network for mistake in mistakes] + [network.name for network in networks])
+    for name in names:  # all of a network while its compiled programs are there
+        for mistake in (one for one in mistakes if one.network == name):
+            progress(f"mistake {len(outcomes) + 1} of {len(mistakes)}: {name}: {mistake.name}")
+            outcomes.append(plant(mistake, bench))
+            each(row(outcomes[-1]))
+        for network in (one for one in networks if one.name == name):
+            for seed in range(seeds):
+                progress(f"right: {name}, seed {seed}")
+                result = compared(bench.setup(network, seed))
+                if not result.passed:
+                    refused.append({"network": name, "seed": seed, "diagnosis": result.diagnosis})
+            for change in (one for one in HARMLESS if one.network == name):
+                progress(f"harmless: {name}: {change.name}")
                 harmless.append(unchanged(change, bench))
     return {
         "totals": totals(outcomes),

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from jaxalex.errors import RunError
 from netparity import pairs
 from parity_tests import __main__ as command
 from parity_tests.alexnet import suite
@@ -46,12 +47,12 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys, monkeypatch)
 
     def stopped_at_the_second(case, *args):
         if case.model != "cifar10":
-            raise KeyboardInterrupt
+            raise RunError("no more")
         return results[0]
 
     monkeypatch.setattr(suite, "run", stopped_at_the_second)
     stopped = tmp_path / "stopped"
-    assert command.main([*flags[:-4], "--out", str(stopped)]) == 130
+    assert command.main([*flags[:-4], "--out", str(stopped)]) == 1
     assert list(json.loads((stopped / "report.json").read_text())["models"]) == ["cifar10"]
 
 
