@@ -40,7 +40,7 @@ test: setup
 test-all: setup
 	$(PYTEST)
 	$(PYTEST) -m "slow and not users_programs"
-	$(PYTEST) -m "slow and users_programs"
+	$(PYTEST) --dist load --maxschedchunk 1 -m "slow and users_programs"
 
 # What was measured replaces the files in RESULTS and the tables of the pages made from them.
 RESULTS = benchmarks/results

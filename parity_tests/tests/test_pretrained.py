@@ -21,8 +21,6 @@ from jaxalex.predict import read_picture
 from jaxalex.training import pretrained, steps
 from torch_ref import export, models
 
-pytestmark = pytest.mark.users_programs
-
 WIDTH = 1 / 16
 
 
