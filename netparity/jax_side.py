@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from netparity import rounding
+from netparity.compiling import quick_options
 from netparity.graph import Graph, Network, input_names, trace
 from netparity.measure import Arrays, ParityError
 
@@ -172,33 +173,34 @@ class JaxSide:
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """A compiled program.
+    """A program that is compiled when it is needed.
 
     Attributes:
-      usual: compiled as JAX compiles by default.
-      quick: compiled in a fifth of the time to a slower program; float64 does not care what is fused.
+      function: what it computes.
+      static: the names of its arguments that are no arrays.
       judged: whether its numbers in float32 are judged, so that they must be the usual one's.
       limit: products in a forward pass, up to which the usual one takes longer to compile than the quick one to run.
     """
 
-    usual: Callable[..., Any]
-    quick: Callable[..., Any]
+    function: Callable[..., Any]
+    static: tuple[str, ...]
     judged: bool
     limit: float
 
+    @functools.cached_property
+    def usual(self) -> Callable[..., Any]:
+        """Compiled as JAX compiles by default."""
+        return jax.jit(self.function, static_argnames=self.static)
 
-_QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    @functools.cached_property
+    def quick(self) -> Callable[..., Any]:
+        """Compiled in a fifth of the time to a slower program; float64 does not care what is fused."""
+        return jax.jit(self.function, static_argnames=self.static, compiler_options=quick_options())
 
 
 def _program(*static: str, judged: bool = True, limit: float = 5e9) -> Callable[[Callable[..., Any]], _Program]:
     def decorate(function: Callable[..., Any]) -> _Program:
-        names = ("network", "stages", *static)
-        return _Program(
-            jax.jit(function, static_argnames=names),
-            jax.jit(function, static_argnames=names, compiler_options=_QUICK_OPTIONS),
-            judged,
-            limit,
-        )
+        return _Program(function, ("network", "stages", *static), judged, limit)
 
     return decorate
 

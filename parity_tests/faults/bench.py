@@ -13,6 +13,7 @@ import jax
 from jaxalex.data import Splits
 from jaxalex.training import epochs, steps
 from netparity import bounds, isolation, levels, pairs
+from netparity.compiling import quick_options
 from netparity.pairs import Fed, Pair
 from netparity.results import Check, StageResult, check
 from parity_tests.alexnet import data, trajectory
@@ -74,8 +75,7 @@ def quick_programs(case: Case) -> Programs:
 
 @functools.cache
 def _quickly(step: Callable[..., Any]) -> Callable[..., Any]:
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(step, compiler_options=options)
+    return jax.jit(step, compiler_options=quick_options())
 
 
 def _quick_evaluate(*args: Any) -> epochs.Evaluation:
