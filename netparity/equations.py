@@ -20,9 +20,23 @@ CALLS = {
 
 def closed(value: Any) -> core.ClosedJaxpr | None:
     """A computation that needs no constants but its own; None if the value is none."""
-    if isinstance(value, core.Jaxpr) and not value.constvars:
-        return core.ClosedJaxpr(value, ())
-    return value if isinstance(value, core.ClosedJaxpr) else None
+    if isinstance(value, core.ClosedJaxpr):  # from JAX 0.11 on there is no other kind
+        return value
+    return core.ClosedJaxpr(value, ()) if isinstance(value, core.Jaxpr) and not value.constvars else None
+
+
+def scan_counts(scan: Any) -> tuple[int, int]:
+    """How many of a loop's operands are constants, and how many, after them, are carried from turn to turn.
+
+    The others, and the results after what is carried, have one more axis than in the loop's body. (The loop's own
+    parameters tell it, too, in each version of JAX by other names.)
+    """
+    body = scan.params["jaxpr"].jaxpr
+    carried, stacked = (
+        sum((var.aval.ndim == own.aval.ndim) == same for var, own in zip(outer, inner, strict=True))
+        for outer, inner, same in ((scan.outvars, body.outvars, True), (scan.invars, body.invars, False))
+    )
+    return len(scan.invars) - carried - stacked, carried
 
 
 def bodies(equation: Any) -> Iterator[core.Jaxpr]:

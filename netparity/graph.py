@@ -308,9 +308,9 @@ def _marks(jaxpr: core.Jaxpr, arrays: Mapping[Any, str]) -> Iterator[tuple[str, 
 
 def _layers(scan: Any, arrays: Mapping[Any, str]) -> list[tuple[str, Any]]:
     """What a loop hands on from layer to layer, by the name of the module whose parameters are stacked in it."""
-    body, consts, carried = scan.params["jaxpr"].jaxpr, scan.params["num_consts"], scan.params["num_carry"]
+    consts, carried = equations.scan_counts(scan)
     stacked = [arrays[var] for var in scan.invars[consts + carried :] if _is_variable(var) and var in arrays]
-    marked = _returned(body)
+    marked = _returned(scan.params["jaxpr"].jaxpr)
     found = [(marked[i], var) for i, var in enumerate(scan.outvars[:carried]) if i in marked and _floating(var)]
     return [(name, var) for name, var in found if any(one.startswith(f"{name.split('[')[0]}.") for one in stacked)]
 

@@ -68,7 +68,7 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], see
         operands = [read(var) for var in equation.invars]
         own = _hash(seed + (number + 1 if isinstance(seed, int) else jnp.uint32(number + 1)))
         if equation.primitive.name == "scan":
-            env.update(zip(equation.outvars, _scanned(equation.params, operands, own), strict=True))
+            env.update(zip(equation.outvars, _scanned(equation, operands, own), strict=True))
             continue
         inner = _inner(equation)
         if inner is not None:
@@ -79,10 +79,10 @@ def _evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Any], see
     return [read(var) for var in jaxpr.outvars]
 
 
-def _scanned(params: Any, operands: Sequence[Any], seed: _Seed) -> list[Any]:
+def _scanned(scan: Any, operands: Sequence[Any], seed: _Seed) -> list[Any]:
     """The results of a loop, whose every turn errs anew."""
-    body, first = params["jaxpr"], params["num_consts"]
-    consts, carry = operands[:first], operands[first : first + params["num_carry"]]
+    params, (first, carried) = scan.params, equations.scan_counts(scan)
+    body, consts, carry = params["jaxpr"], operands[:first], operands[first : first + carried]
     turns = jnp.arange(params["length"], dtype=jnp.uint32)
 
     def turn(carry: Sequence[Any], xs: tuple[Any, Sequence[Any]]) -> tuple[list[Any], list[Any]]:
@@ -90,7 +90,7 @@ def _scanned(params: Any, operands: Sequence[Any], seed: _Seed) -> list[Any]:
         out = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *own], _hash(number ^ jnp.uint32(seed)))
         return out[: len(carry)], out[len(carry) :]
 
-    xs = (turns, list(operands[first + params["num_carry"] :]))
+    xs = (turns, list(operands[first + carried :]))
     after, stacked = jax.lax.scan(turn, list(carry), xs, params["length"], params["reverse"])
     return [*after, *stacked]
 
