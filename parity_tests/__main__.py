@@ -53,7 +53,7 @@ def _main(argv: Sequence[str] | None) -> None:
     torch_device = _use_device(args.device)
     full_float32()
     start, results, whole = time.perf_counter(), {}, {}
-    arguments = {name: str(v) if isinstance(v, pathlib.Path) else v for name, v in vars(args).items()}
+    arguments = {name: value for name, value in vars(args).items() if name not in ("out", "json")}
     for model in NETWORKS if args.model == "all" else (args.model,):
         case = Case(model, args.width, args.batch_size)
         steps = args.steps or (100 if model == "cifar10" else 20)

@@ -42,6 +42,7 @@ def test_a_small_run_passes_and_writes_its_report(tmp_path, capsys, monkeypatch)
     assert 0 < model["float32_error_ratio_jax_over_torch"] <= 4
     assert len(model["trajectory"]["controls"]) == 3
     assert {"torch", "jax"} <= set(report["environment"]["versions"])
+    assert str(tmp_path) not in (out / "report.html").read_text() + copy.read_text(), "a report is to be shown around"
     levels = {one["level"] for one in model["checks"]}
     assert levels == {"shapes", "forward", "gradients", "dropout", "optimizer", "training", "data", "initialisers"}
 
