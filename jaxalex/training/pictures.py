@@ -12,7 +12,9 @@ from jaxalex.training.figures import RIGHT, WRONG
 from jaxalex.training.report import EpochRow
 
 _TRAIN, _EVAL = "#1f6fb4", "#d9662b"
-_LONGEST = 20  # characters of a class's name that fit above a picture
+_SIDE, _GAP, _LINE = 1.2, 0.15, 0.16  # inches: a picture, between pictures, a line of text
+_MARGIN, _TITLE = 0.2, 0.6  # inches
+_LONGEST = 20  # characters of a class's name in a confusion matrix
 _MOST_NAMED = 40  # classes whose names and counts can be read in a confusion matrix
 
 
@@ -69,27 +71,27 @@ def write_predictions(
     others = np.setdiff1d(np.arange(len(labels)), np.concatenate([first, mistakes]))
     shown = np.concatenate([first, mistakes, others[: count - len(first) - len(mistakes)]])
 
-    figure = figures.figure(1.35 * columns, 1.75 * rows)
+    step = 2 * _LINE + _SIDE + _GAP
+    width = 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP
+    page = figures.page(width, _TITLE + rows * step + _MARGIN)
     right = int((predictions == labels).sum())
-    figure.suptitle(
-        f"{right} of {len(labels)} test pictures right. First half: the first ones; second half: the first mistakes.\n"
-        "Green: as predicted and true. Red: predicted, (true).",
-        fontsize=9,
+    title = (
+        f"{right} of {len(labels)} test pictures right. First half: the first ones; second half: the first mistakes."
     )
-    for axis in figure.subplots(rows, columns).flat:
-        axis.set_axis_off()
-    for axis, index, picture in zip(figure.axes, shown, images(shown), strict=False):
-        figures.show(axis, picture)
-        predicted, truth = (figures.shortened(class_names[which[index]], _LONGEST) for which in (predictions, labels))
+    figures.write(page, width / 2, 0.2, title, width, ha="center", fontsize=9)
+    colours = "Green: as predicted and true. Red: predicted, (true)."
+    figures.write(page, width / 2, 0.4, colours, width, ha="center", fontsize=9)
+    for place, (index, picture) in enumerate(zip(shown.tolist(), images(shown), strict=True)):
+        x = _MARGIN + place % columns * (_SIDE + _GAP)
+        y = _TITLE + place // columns * step
+        predicted, truth = class_names[predictions[index]], class_names[labels[index]]
         good = predictions[index] == labels[index]
-        title = predicted if good else f"{predicted}\n({truth})"
-        axis.set_title(title, fontsize=8, color=RIGHT if good else WRONG, parse_math=False)
-        axis.set_axis_on()
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set(edgecolor=RIGHT if good else WRONG, linewidth=2)
-    figures.save(figure, path)
+        colour = RIGHT if good else WRONG
+        for line, name in enumerate(("", predicted) if good else (predicted, f"({truth})")):
+            middle = x + _SIDE / 2, y + (line + 0.5) * _LINE
+            figures.write(page, *middle, name, _SIDE + _GAP / 2, ha="center", fontsize=8, color=colour)
+        figures.picture(page, x, y + 2 * _LINE + 0.03, _SIDE, picture, colour)
+    figures.save_page(page, path)
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
