@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import pytest
 
@@ -105,6 +106,20 @@ def _memory_given_back() -> Iterator[None]:
     jax.clear_caches()
     gc.collect()
     return_freed_memory()
+
+
+@pytest.fixture(scope="module")
+def small_pictures() -> Iterator[None]:
+    """Pictures take longer to draw than small networks to train: in their place, nearly nothing is drawn."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def savefig(self: Figure, file: BinaryIO, format: str) -> None:
+        Image.new("RGB", (50, 40), "white").save(file, format)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", savefig)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[
     return folder, json.loads((folder / "x.json").read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_the_result_holds_what_it_should(smoke: tuple[pathlib.Path, dict[str, Any], str]) -> None:
     _, result, _ = smoke
     assert list(result) == ["environment", "roofline", "rows", "ratios"]
@@ -66,6 +67,7 @@ def test_the_result_holds_what_it_should(smoke: tuple[pathlib.Path, dict[str, An
     assert result["roofline"]["copy_bytes_per_second"]["best"] > 1e8
 
 
+@pytest.mark.slow
 def test_no_path_in_any_file(smoke: tuple[pathlib.Path, dict[str, Any], str]) -> None:
     folder, _, output = smoke
     for text in ((folder / "x.json").read_text(), (folder / "x.html").read_text(), output):
@@ -74,6 +76,7 @@ def test_no_path_in_any_file(smoke: tuple[pathlib.Path, dict[str, Any], str]) ->
         assert not re.search(r"/(home|root|tmp|usr|work)/", text)
 
 
+@pytest.mark.slow
 def test_pictures_and_page(smoke: tuple[pathlib.Path, dict[str, Any], str]) -> None:
     folder, result, output = smoke
     assert (folder / "x.png").read_bytes().startswith(b"\x89PNG")
@@ -86,6 +89,7 @@ def test_pictures_and_page(smoke: tuple[pathlib.Path, dict[str, Any], str]) -> N
         assert row["variant"] in output
 
 
+@pytest.mark.slow
 def test_resuming_measures_nothing_twice(smoke: tuple[pathlib.Path, dict[str, Any], str]) -> None:
     folder, result, _ = smoke
     again = [

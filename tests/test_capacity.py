@@ -18,6 +18,8 @@ from jaxalex.system import memory
 from jaxalex.training import capacity, optim
 from jaxalex.training.state import TrainState, create_train_state
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 _IMAGES = ImageSet(np.zeros((1000, 32, 32, 3), np.uint8), np.zeros(1000, np.int32))
 _DATA = Splits("digits", "nowhere", _IMAGES, _IMAGES, _IMAGES, ("a", "b"))
 _DATA_BYTES = 3 * 1000 * (32 * 32 * 3 + 4)

@@ -20,6 +20,8 @@ from jaxalex.training import loop, optim, progress, report
 from jaxalex.training.schedule import plateau_learning_rate
 from jaxalex.training.state import input_scale
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 
 def test_the_recipe_is_the_papers() -> None:
     """Krizhevsky et al. 2012, sections 3, 4.1 and 5."""

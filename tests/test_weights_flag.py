@@ -21,6 +21,8 @@ from jaxalex import convert, evaluate, models, train
 from jaxalex.training import finetuning
 from jaxalex.weights.safetensors import Description, save_weights
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 WIDTH = 1 / 16
 FEW = ["--dataset", "digits", "--width", str(WIDTH), "--limit-train", "8", "--limit-eval", "50", "--batch-size", "4"]
 # The smallest that float32 holds: two steps with it leave every parameter as it was.

@@ -571,6 +571,7 @@ def _encoder_layer(attention_dropout: float = 0.0) -> nn.TransformerEncoderLayer
     return layer
 
 
+@pytest.mark.slow
 def test_a_transformers_encoder_layer():
     def port(**keywords: Any) -> Any:
         return linen(EncoderLayer(**keywords), SEQUENCES, train=False)

@@ -21,6 +21,8 @@ from jaxalex.system import memory
 from jaxalex.training import pretrained, steps
 from jaxalex.training.progress import describe_split
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 CLASSES = {"n01": (200, 0, 0), "n02": (0, 200, 0), "n03": (0, 0, 200)}
 GREY = (90, 90, 90)
 

@@ -19,6 +19,8 @@ from jaxalex.errors import RunError, UsageError
 from jaxalex.system import memory
 from jaxalex.training import placement
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 SIZES = {"train": 10, "val": 4}
 
 

@@ -6,7 +6,6 @@ import gc
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 import pytest
 
@@ -42,17 +41,8 @@ def _own_cache_for_processes(_cache: pathlib.Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small_pictures(unbroken: pathlib.Path) -> Iterator[None]:
-    """Pictures take longer to draw than these networks to train: those of `unbroken` are the only real ones."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    def savefig(self: Figure, file: BinaryIO, format: str) -> None:
-        Image.new("RGB", (50, 40), "white").save(file, format)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", savefig)
-        yield
+def _small_pictures(unbroken: pathlib.Path, small_pictures: None) -> None:
+    """Those of `unbroken` are the only real ones."""
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ def test_while_it_compiles(tmp_path, number: signal.Signals, monkeypatch: pytest
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves(tmp_path, unbroken) -> None:
     run = tmp_path / "run"
     with start(*SMALL, "--num-epochs", "3", "--workdir", str(run)) as process:
