@@ -16,7 +16,7 @@ PYTEST = $(PY) -m pytest --numprocesses 2 --dist loadfile
 
 help:
 	@echo "make train     train on the embedded digits (1 to 2 minutes on two cores)"
-	@echo "make test      every kind of check at least once (12 minutes or more on two cores)"
+	@echo "make test      every kind of check at least once (about 14 minutes on two cores)"
 	@echo "make test-all  every test: full width, all seeds, all faults, all ports"
 	@echo "make bench     measure speed beside PyTorch (three quarters of an hour; the machine must be quiet)"
 	@echo "make lint      formatter, linter, type checker, and who may import whom"
@@ -37,6 +37,7 @@ train: setup
 test: setup
 	$(PYTEST)
 
+# Few and long ones, the last part is shared out test by test.
 test-all: setup
 	$(PYTEST)
 	$(PYTEST) -m "slow and not users_programs"

@@ -11,7 +11,7 @@ usage() {
 usage: benchmarks/gpu.sh parity|throughput|train|all [OUT] [--data-dir DIR] [--device cpu|gpu] [--quick]
 
   parity       the GPU parity suite, the four networks        OUT/parity-MODEL.json
-  throughput   JAX beside PyTorch, cifar10 and paper         OUT/throughput.json, OUT/throughput.html
+  throughput   JAX beside PyTorch, cifar10 and paper          OUT/throughput.json, OUT/throughput.html
   train        the 20-epoch baseline in both frameworks       OUT/train.json, if CIFAR-10 is at hand
   all          one after the other
 

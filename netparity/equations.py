@@ -32,10 +32,8 @@ def scan_counts(scan: Any) -> tuple[int, int]:
     parameters tell it, too, in each version of JAX by other names.)
     """
     body = scan.params["jaxpr"].jaxpr
-    carried, stacked = (
-        sum((var.aval.ndim == own.aval.ndim) == same for var, own in zip(outer, inner, strict=True))
-        for outer, inner, same in ((scan.outvars, body.outvars, True), (scan.invars, body.invars, False))
-    )
+    stacked = sum(var.aval.ndim > own.aval.ndim for var, own in zip(scan.invars, body.invars, strict=True))
+    carried = sum(var.aval.ndim == own.aval.ndim for var, own in zip(scan.outvars, body.outvars, strict=True))
     return len(scan.invars) - carried - stacked, carried
 
 
